@@ -1,0 +1,314 @@
+"""Where tasks come from: pools of labelled examples, and episodes drawn from them.
+
+``Episodes[i]`` is a pure function of (seed, split, i): a run resumes at step n, each rank takes
+every W-th index, two
+learners meet the same tasks, and one integer brings a bad episode back.
+"""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quickstudy.episode import Context, Episode, Examples, Inputs, leaves, tree_map
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message says where, what was found, what was expected and what to do."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The examples of one split in contiguous memory, class by class.
+
+    Args:
+        x: tree of tensors (example, …), sorted by class.
+        counts: int64 (class,), examples of each class.
+        class_names: a name for each class.
+        groups: int64 (class,), the group of each class (its script, alphabet or domain).
+        group_names: a name for each group.
+        names: int64 (class, word), the tokens of the class names; zero columns when nobody has any.
+    """
+
+    x: Inputs
+    counts: Tensor
+    class_names: Sequence[str]
+    groups: Tensor
+    group_names: Sequence[str]
+    names: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.int64))
+
+    def __post_init__(self) -> None:
+        total = int(self.counts.sum())
+        if any(len(tensor) != total for tensor in leaves(self.x)):
+            raise DataError(
+                f"The pool's counts add up to {total} examples, but {len(leaves(self.x)[0])} were given."
+            )
+        if len(self.names) != self.classes:
+            object.__setattr__(self, "names", torch.zeros(self.classes, 0, dtype=torch.int64))
+        object.__setattr__(self, "starts", self.counts.cumsum(0) - self.counts)
+
+    starts: Tensor = field(init=False)
+    """int64 (class,), where the examples of each class begin."""
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.counts)
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 (example,), the class of each example."""
+        return torch.repeat_interleave(torch.arange(self.classes), self.counts)
+
+    def of_class(self, which: int) -> Inputs:
+        """The examples of one class."""
+        start, count = int(self.starts[which]), int(self.counts[which])
+        return tree_map(lambda tensor: tensor[start : start + count], self.x)
+
+
+@dataclass(frozen=True)
+class EpisodeDesign:
+    """The shape of the episodes: so many classes, so many support and query examples of each.
+
+    Args:
+        way: classes of a task, or (fewest, most).
+        shot: support examples of a class, or (fewest, most).
+        queries: query examples of a class.
+        within_group: all classes of a task come from one group (one alphabet, one domain).
+    """
+
+    way: int | tuple[int, int] = 5
+    shot: int | tuple[int, int] = 1
+    queries: int = 15
+    within_group: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("way", 2), ("shot", 1), ("queries", 1)):
+            low, high = span(getattr(self, name))
+            if not least <= low <= high:
+                raise DataError(
+                    f"{name} must be at least {least} (and a range must ascend); found {getattr(self, name)}."
+                )
+
+
+def span(value: int | tuple[int, int] | Sequence[int]) -> tuple[int, int]:
+    """(fewest, most) of a number or a range.
+
+    >>> span(5), span((2, 4))
+    ((5, 5), (2, 4))
+    """
+    if isinstance(value, int):
+        return value, value
+    low, high = value
+    return int(low), int(high)
+
+
+class TaskSource(ABC):
+    """A data set that tasks are drawn from."""
+
+    kind: ClassVar[Literal["image", "text", "vector"]]
+    """What the examples are; encoders of the same kind fit."""
+
+    @abstractmethod
+    def pool(self, split: Split) -> Pool:
+        """The examples of one split; no class or group is in two splits.
+
+        Raises:
+            DataError: the split does not exist, with the splits that do.
+        """
+
+    def augment(self, x: Inputs, generator: torch.Generator) -> Inputs:
+        """A random variation of each training example (example, …) that keeps its class; the identity by default."""
+        return x
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for the model card: name, licence, classes and examples of each split."""
+        return {}
+
+
+def check_design(pool: Pool, design: EpisodeDesign) -> None:
+    """Check that a pool can fill the design.
+
+    Raises:
+        DataError: too few classes, or a class with too few examples; says which, how many, and the
+        largest way
+            and shot that are possible.
+    """
+    way, shot = span(design.way)[1], span(design.shot)[1]
+    need = shot + design.queries
+    enough = pool.counts >= need
+    largest_shot = int(pool.counts.min()) - design.queries if pool.classes else 0
+    sizes = [int((pool.groups[enough] == g).sum()) for g in range(len(pool.group_names))]
+    available = max(sizes, default=0) if design.within_group else int(enough.sum())
+    if available >= way:
+        return
+    if pool.classes < 2:
+        raise DataError(
+            f"Found {pool.classes} class; a task needs at least 2. Add examples of another class."
+        )
+    where = "in its largest group " if design.within_group else ""
+    poor = (~enough).nonzero().flatten()
+    detail = ""
+    if len(poor):
+        worst = int(pool.counts.argmin())
+        detail = (
+            f" {len(poor)} of {pool.classes} classes have fewer than {need} examples; the smallest is "
+            f"{pool.class_names[worst]!r} with {int(pool.counts[worst])}."
+        )
+    most = max((int((pool.groups == g).sum()) for g in range(len(pool.group_names))), default=0)
+    largest_way = most if design.within_group else pool.classes
+    shots = (
+        f"the largest shot {largest_shot} with {design.queries} queries a class"
+        if largest_shot > 0
+        else (f"no shot is possible with {design.queries} queries a class")
+    )
+    raise DataError(
+        f"Episodes of {way} classes with {shot} support and {design.queries} query examples each need {way} classes of "
+        f"at least {need} examples; found {available} {where}.".replace(" .", ".")
+        + detail
+        + f" Over all classes, the largest way is {largest_way} and {shots}."
+    )
+
+
+def index_generator(seed: int, split: str, index: int) -> torch.Generator:
+    """The random generator of one index of one split: the same in every process and on every run."""
+    key = np.random.SeedSequence([seed, zlib.crc32(split.encode()), index]).generate_state(
+        1, np.uint64
+    )[0]
+    return torch.Generator().manual_seed(int(key))
+
+
+class Episodes(torch.utils.data.Dataset[Episode]):
+    """A map from an index to a batch of tasks.
+
+    A whole batch is drawn with array operations: classes without replacement, examples without
+    replacement, one
+    gather. Classes are numbered in the random order in which they were drawn, so a label says
+    nothing of its class.
+
+    Args:
+        source: what to draw from.
+        split: ``train``, ``validation`` or ``test``.
+        design: the shape of the tasks.
+        tasks: tasks in a batch.
+        length: number of batches.
+        seed: with split and index, decides everything.
+        augment: vary the examples (training only).
+
+    Raises:
+        DataError: the pool cannot fill the design.
+    """
+
+    def __init__(
+        self,
+        source: TaskSource,
+        split: Split,
+        design: EpisodeDesign,
+        *,
+        tasks: int = 1,
+        length: int = 1,
+        seed: int = 0,
+        augment: bool = False,
+    ) -> None:
+        self.source, self.split, self.design = source, split, design
+        self.tasks, self.length, self.seed, self.augmented = tasks, length, seed, augment
+        self.pool = source.pool(split)
+        check_design(self.pool, design)
+        need = span(design.shot)[1] + design.queries
+        usable = self.pool.counts >= need
+        self._usable = usable.nonzero().flatten()
+        self._largest = int(self.pool.counts[usable].max())
+        self._equal = bool((self.pool.counts[usable] == self._largest).all())
+        groups = [
+            ((self.pool.groups == group) & usable).nonzero().flatten()
+            for group in range(len(self.pool.group_names))
+        ]
+        self._groups = [members for members in groups if len(members) >= span(design.way)[1]]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def _draw_classes(self, way: int, generator: torch.Generator) -> Tensor:
+        """Distinct classes in random order, (task, way)."""
+        if self.design.within_group:
+            chosen = torch.randint(len(self._groups), (self.tasks,), generator=generator)
+            rows = []
+            for group in chosen.tolist():
+                members = self._groups[group]
+                rows.append(members[torch.randperm(len(members), generator=generator)[:way]])
+            return torch.stack(rows)
+        keys = torch.rand(self.tasks, len(self._usable), generator=generator)
+        return self._usable[keys.topk(way, dim=1).indices]
+
+    def _draw_rows(self, classes: Tensor, each: int, generator: torch.Generator) -> Tensor:
+        """Distinct examples of each class, as rows of the pool, (task, way, each)."""
+        keys = torch.rand(*classes.shape, self._largest, generator=generator)
+        if not self._equal:
+            missing = torch.arange(self._largest) >= self.pool.counts[classes][..., None]
+            keys = keys.masked_fill_(missing, -1.0)
+        return self.pool.starts[classes][..., None] + keys.topk(each, dim=2).indices
+
+    def rows(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Which classes (task, way) and which rows of the pool (task, way, example) batch ``index`` is made of.
+
+        Returns:
+            Classes, support rows and query rows.
+        """
+        _, classes, rows, _, _, shot = self._draw(index)
+        return classes, rows[..., :shot], rows[..., shot:]
+
+    def _draw(
+        self, index: int
+    ) -> tuple[torch.Generator, Tensor, Tensor, Tensor | None, Tensor | None, int]:
+        if not 0 <= index < self.length:
+            raise IndexError(f"Batch {index} of {self.length}.")
+        generator = index_generator(self.seed, self.split, index)
+        (way_low, way), (shot_low, shot) = span(self.design.way), span(self.design.shot)
+        ways = shots = None
+        if way_low < way:
+            ways = torch.randint(way_low, way + 1, (self.tasks,), generator=generator)
+        if shot_low < shot:
+            shots = torch.randint(shot_low, shot + 1, (self.tasks, way), generator=generator)
+        classes = self._draw_classes(way, generator)
+        rows = self._draw_rows(classes, shot + self.design.queries, generator)
+        return generator, classes, rows, ways, shots, shot
+
+    def __getitem__(self, index: int) -> Episode:
+        generator, classes, rows, ways, shots, shot = self._draw(index)
+        tasks, way = classes.shape
+        exists = torch.ones(tasks, way, dtype=torch.bool)
+        if ways is not None:
+            exists = torch.arange(way) < ways[:, None]
+
+        def examples(rows: Tensor, kept: Tensor | None) -> Examples:
+            each = rows.shape[2]
+            flat = rows.reshape(-1)
+            x = tree_map(lambda tensor: tensor.index_select(0, flat), self.pool.x)
+            if self.augmented:
+                x = self.source.augment(x, generator)
+            mask = exists[..., None].expand(tasks, way, each)
+            if kept is not None:
+                mask = mask & (torch.arange(each) < kept[..., None])
+            return Examples(
+                x=tree_map(lambda tensor: tensor.unflatten(0, (tasks, way * each)), x),
+                y=torch.arange(way).repeat_interleave(each).expand(tasks, -1).contiguous(),
+                mask=mask.reshape(tasks, -1),
+            )
+
+        return Episode(
+            support=examples(rows[..., :shot], shots),
+            query=examples(rows[..., shot:], None),
+            context=Context(
+                classes=exists, description=torch.zeros(tasks, 0), names=self.pool.names[classes]
+            ),
+        )

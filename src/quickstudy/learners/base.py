@@ -1,0 +1,71 @@
+"""What every learner is: two verbs, ``adapt`` and ``predict``, and a state that is a value."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from quickstudy.episode import Context, Episode, Examples, Inputs
+from quickstudy.likelihood import Likelihood
+from quickstudy.nn.encoders import Encoder, encode
+
+State = Any
+"""What a learner knows of each task: a tree of tensors whose first axis is the task."""
+
+
+class Learner(nn.Module, ABC):
+    """Learns tasks from a few examples.
+
+    ``adapt`` turns support examples into a state and ``predict`` answers queries from it. A state
+    is a value: adapting
+    and predicting change neither the learner nor their arguments, so tasks can be batched, saved
+    and served side by
+    side. ``adapt`` may start from an earlier state; learning more is a fold.
+
+    Args:
+        encoder: maps an example to a vector.
+        likelihood: what the outputs mean.
+    """
+
+    order_free: ClassVar[bool]
+    """The order of the support examples changes nothing."""
+    additive: ClassVar[bool]
+    """Adapting to a support set in two parts equals adapting to it at once."""
+    inner_loop: ClassVar[bool]
+    """``adapt`` takes derivatives; such a model must not be sharded inside."""
+
+    def __init__(self, encoder: Encoder, likelihood: Likelihood) -> None:
+        super().__init__()
+        self.encoder, self.likelihood = encoder, likelihood
+
+    @abstractmethod
+    def adapt(self, support: Examples, context: Context, state: State | None = None) -> State:
+        """The state after seeing ``support``, starting from ``state`` or from nothing.
+
+        Examples whose mask is False do not count; with none at all the state is what is known
+        before adaptation.
+        """
+
+    @abstractmethod
+    def predict(self, state: State, x: Inputs, context: Context) -> Tensor:
+        """Outputs (task, query, way or more) for queries (task, query, …); no query sees another."""
+
+    def carry(self, state: State) -> State | None:
+        """What the next task of a stream may start from; ``None`` for nothing."""
+        return None
+
+    def encode(self, x: Inputs) -> Tensor:
+        """Vectors (task, example, width) of examples (task, example, …)."""
+        return encode(self.encoder, x)
+
+    def meta_loss(self, episode: Episode) -> Tensor:
+        """Mean negative log-likelihood of the queries after adapting to the support: the outer objective."""
+        state = self.adapt(episode.support, episode.context)
+        outputs = self.predict(state, episode.query.x, episode.context)
+        return self.likelihood.nll(outputs, episode.query, episode.context)
+
+    def forward(self, episode: Episode) -> Tensor:
+        """The whole meta-step in one call, so that the hooks of data-parallel wrappers see it."""
+        return self.meta_loss(episode)

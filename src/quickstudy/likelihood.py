@@ -1,0 +1,134 @@
+"""What a learner's outputs mean: the loss, the metrics and the width that they imply.
+
+All masking of outputs and all averaging over queries is done here, and only here. A mean is taken
+over the queries
+of a task first and over tasks second, so a task with many queries counts no more than one with few.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quickstudy.episode import Context, Examples
+
+
+def per_task_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the examples that exist.
+
+    ``m_t = Σ_i mask_ti · v_ti / max(1, Σ_i mask_ti)``
+
+    Args:
+        values: (task, example).
+        mask: bool (task, example).
+
+    Returns:
+        (task,); zero for a task without examples.
+
+    >>> per_task_mean(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]])).item()
+    2.0
+    """
+    return torch.where(mask, values, 0).sum(1) / mask.sum(1).clamp(min=1)
+
+
+class Likelihood(ABC):
+    """p(y | output): how outputs are scored and turned into answers."""
+
+    metric: ClassVar[str]
+
+    @abstractmethod
+    def width(self, way: int) -> int:
+        """How many numbers a learner puts out for each query of a task with ``way`` classes or dimensions."""
+
+    @abstractmethod
+    def task_nll(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
+        """Mean negative log-likelihood of each task, (task,), in nats."""
+
+    @abstractmethod
+    def task_score(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
+        """The metric of each task, (task,)."""
+
+    def nll(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
+        """Mean over tasks of the negative log-likelihood, a scalar in nats."""
+        return self.task_nll(outputs, examples, context).mean()
+
+
+class Categorical(Likelihood):
+    """One of the task's classes: p(y = c) = softmax(logits)_c over the classes that exist.
+
+    >>> likelihood = Categorical()
+    >>> context = Context(torch.tensor([[True, True, False]]), torch.zeros(1, 0), torch.zeros(1, 3,
+    0))
+    >>> likelihood.probabilities(torch.zeros(1, 1, 3), context).tolist()
+    [[[0.5, 0.5, 0.0]]]
+    """
+
+    metric = "accuracy"
+
+    def __init__(self, *, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = label_smoothing
+
+    def width(self, way: int) -> int:
+        return way
+
+    @staticmethod
+    def mask(logits: Tensor, context: Context) -> Tensor:
+        """Logits (task, query, way) with minus infinity where a class does not exist."""
+        return logits.masked_fill(~context.classes[:, None, :], -math.inf)
+
+    def probabilities(self, logits: Tensor, context: Context) -> Tensor:
+        """Class probabilities, (task, query, way); zero for classes that do not exist."""
+        return self.mask(logits, context).softmax(-1)
+
+    def task_nll(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
+        log_p = self.mask(outputs, context).log_softmax(-1)
+        chosen = -log_p.gather(-1, examples.y[..., None])[..., 0]
+        if self.label_smoothing:
+            exists = context.classes[:, None, :]
+            spread = -torch.where(exists, log_p, 0).sum(-1) / exists.sum(-1).clamp(min=1)
+            chosen = (1 - self.label_smoothing) * chosen + self.label_smoothing * spread
+        return per_task_mean(chosen, examples.mask)
+
+    def task_score(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
+        right = self.mask(outputs, context).argmax(-1) == examples.y
+        return per_task_mean(right.to(outputs.dtype), examples.mask)
+
+
+class Gaussian(Likelihood):
+    """A value with its own uncertainty: N(y; μ, σ²) with σ = σ_min + (1 - σ_min) softplus(s), outputs (μ, s).
+
+    The floor on σ keeps the density bounded (Nguyen & Grover 2022, Transformer Neural Processes,
+    section 4).
+
+    >>> Gaussian().width(3)
+    6
+    """
+
+    metric = "mean_squared_error"
+
+    def __init__(self, *, smallest_scale: float = 0.01) -> None:
+        self.smallest_scale = smallest_scale
+
+    def width(self, way: int) -> int:
+        return 2 * way
+
+    def distribution(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, each (task, query, dim), in the units of y."""
+        mean, raw = outputs.chunk(2, dim=-1)
+        return mean, self.smallest_scale + (1 - self.smallest_scale) * F.softplus(raw)
+
+    def task_nll(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
+        mean, scale = self.distribution(outputs)
+        z = (examples.y - mean) / scale
+        nll = 0.5 * z * z + scale.log() + 0.5 * math.log(2 * math.pi)
+        return per_task_mean((nll * context.classes[:, None, :]).sum(-1), examples.mask)
+
+    def task_score(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
+        error = (examples.y - self.distribution(outputs)[0]) * context.classes[:, None, :]
+        dims = context.classes.sum(-1)[:, None].clamp(min=1)
+        return per_task_mean((error * error).sum(-1) / dims, examples.mask)

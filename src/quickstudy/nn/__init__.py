@@ -1,0 +1,1 @@
+"""Floors 1: layers and encoders."""

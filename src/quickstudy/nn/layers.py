@@ -1,0 +1,259 @@
+"""The layers of every Transformer here: norm, attention, block, stack, and positions.
+
+All of them are exact under ``vmap`` and under second derivatives (with
+:func:`quickstudy.functional.exact_derivatives`), which the stock layers are not.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Norm(nn.LayerNorm):
+    """Layer normalisation whose affine part is a separate step.
+
+    ``y = (x - mean(x)) / sqrt(var(x) + ε) · w + b``
+
+    The fused backward of :class:`torch.nn.LayerNorm` treats its saved statistics as constants when
+    ``vmap`` lies
+    between an outer and an inner derivative, so second-order meta-gradients of ``w`` and ``b`` are
+    silently wrong
+    (PyTorch functorch issue 534). Names, shapes and outputs are those of the stock layer.
+
+    >>> x = torch.randn(2, 8)
+    >>> torch.allclose(Norm(8)(x), nn.LayerNorm(8)(x), atol=1e-6)
+    True
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.layer_norm(x, self.normalized_shape, None, None, self.eps)
+        if self.weight is not None:
+            y = y * self.weight
+        return y if self.bias is None else y + self.bias
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Scaled dot-product attention, ``softmax(Q Kᵀ / √d) V``.
+
+    Vaswani et al. 2017, Attention Is All You Need, equation 1.
+
+    Args:
+        query: (…, query, width).
+        key: (…, key, width).
+        value: (…, key, width).
+        mask: bool, broadcastable to (…, query, key); False hides a key.
+        causal: hide the keys behind each query.
+        dropout: chance of dropping an attention weight.
+
+    Returns:
+        (…, query, width).
+
+    >>> one = torch.ones(1, 1, 3, 4)
+    >>> attention(one, one, one).shape
+    torch.Size([1, 1, 3, 4])
+    """
+    if causal and mask is not None:
+        shape = (query.shape[-2], key.shape[-2])
+        mask = mask & torch.ones(shape, dtype=torch.bool, device=query.device).tril()
+        causal = False
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal
+    )
+
+
+class SinusoidalPositions(nn.Module):
+    """Fixed positions added to tokens: ``p[i, 2j] = sin(i / 10000^(2j/d))``, ``p[i, 2j+1] = cos(…)``.
+
+    Vaswani et al. 2017, section 3.5.
+
+    >>> SinusoidalPositions(8)(torch.zeros(1, 3, 8))[0, 0].tolist()
+    [0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        if width % 2:
+            raise ValueError(f"Sinusoidal positions need an even width; found {width}.")
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = torch.arange(x.shape[-2], device=x.device, dtype=x.dtype)[:, None]
+        rates = torch.exp(
+            torch.arange(0, self.width, 2, device=x.device, dtype=x.dtype)
+            * (-math.log(1e4) / self.width)
+        )
+        angles = steps * rates
+        return x + torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)
+
+
+class LearnedPositions(nn.Module):
+    """Trained positions added to tokens, for at most ``length`` of them.
+
+    >>> LearnedPositions(8, length=4)(torch.zeros(2, 3, 8)).shape
+    torch.Size([2, 3, 8])
+    """
+
+    def __init__(self, width: int, *, length: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(length, width) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2] > len(self.table):
+            raise ValueError(
+                f"{x.shape[-2]} tokens, but positions were learned for {len(self.table)}; shorten the input."
+            )
+        return x + self.table[: x.shape[-2]]
+
+
+def rotate(x: Tensor) -> Tensor:
+    """Rotary positions: turn each pair of features (2j, 2j+1) of token i by the angle ``i / 10000^(2j/d)``.
+
+    Su et al. 2021, RoFormer, equation 34. Applied to queries and keys, so their product depends on
+    distance only.
+
+    Args:
+        x: (…, token, width), width even.
+    """
+    width = x.shape[-1]
+    steps = torch.arange(x.shape[-2], device=x.device, dtype=x.dtype)[:, None]
+    rates = torch.exp(
+        torch.arange(0, width, 2, device=x.device, dtype=x.dtype) * (-math.log(1e4) / width)
+    )
+    cos, sin = (steps * rates).cos(), (steps * rates).sin()
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of tokens to themselves or to a memory.
+
+    ``MultiHead(x) = concat_h(softmax(Q_h K_hᵀ / √d_h) V_h) W_o`` (Vaswani et al. 2017, section
+    3.2.2).
+
+    Args:
+        width: features of a token; a multiple of ``heads``.
+        heads: number of heads.
+        rotary: turn queries and keys by their position.
+        dropout: chance of dropping an attention weight while training.
+    """
+
+    def __init__(
+        self, width: int, *, heads: int, rotary: bool = False, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(
+                f"The width must be a multiple of the number of heads; found width {width} and {heads} heads."
+            )
+        self.heads, self.rotary, self.dropout = heads, rotary, dropout
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.out = nn.Linear(width, width)
+
+    def split(self, x: Tensor) -> Tensor:
+        """(…, token, width) to (…, head, token, width / heads)."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
+
+    def merge(self, x: Tensor) -> Tensor:
+        """(…, head, token, width / heads) to (…, token, width), through the output layer."""
+        return self.out(x.transpose(-2, -3).flatten(-2))
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of tokens, each (…, head, token, width / heads)."""
+        key = self.split(self.key(x))
+        return (rotate(key) if self.rotary else key), self.split(self.value(x))
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """Attend from ``x`` (…, token, width) to ``memory`` (…, key, width), or to itself.
+
+        Args:
+            mask: bool, broadcastable to (…, head, token, key); False hides a key.
+        """
+        query = self.split(self.query(x))
+        if self.rotary:
+            query = rotate(query)
+        key, value = self.keys_values(x if memory is None else memory)
+        dropout = self.dropout if self.training else 0.0
+        return self.merge(attention(query, key, value, mask=mask, causal=causal, dropout=dropout))
+
+
+class Block(nn.Module):
+    """One pre-norm Transformer layer: ``x + Attention(Norm(x))``, then ``x + MLP(Norm(x))``.
+
+    Xiong et al. 2020, On Layer Normalization in the Transformer Architecture.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int,
+        expansion: int = 4,
+        rotary: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.attention_norm, self.mlp_norm = Norm(width), Norm(width)
+        self.attention = Attention(width, heads=heads, rotary=rotary, dropout=dropout)
+        self.expand, self.shrink = (
+            nn.Linear(width, expansion * width),
+            nn.Linear(expansion * width, width),
+        )
+        self.drop = nn.Dropout(dropout)
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """The residual feed-forward half of the layer."""
+        return x + self.drop(self.shrink(F.gelu(self.expand(self.mlp_norm(x)))))
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        x = x + self.drop(self.attention(self.attention_norm(x), mask=mask, causal=causal))
+        return self.mlp(x)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks with a final norm.
+
+    >>> Transformer(16, layers=2, heads=2)(torch.zeros(1, 5, 16)).shape
+    torch.Size([1, 5, 16])
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        layers: int,
+        heads: int,
+        expansion: int = 4,
+        rotary: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            Block(width, heads=heads, expansion=expansion, rotary=rotary, dropout=dropout)
+            for _ in range(layers)
+        )
+        self.norm = Norm(width)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        """Tokens (…, token, width) to tokens; ``mask`` as in :class:`Attention`."""
+        for block in self.blocks:
+            x = block(x, mask=mask, causal=causal)
+        return self.norm(x)
