@@ -35,6 +35,8 @@ class Learner(nn.Module, ABC):
     """Adapting to a support set in two parts equals adapting to it at once."""
     inner_loop: ClassVar[bool]
     """``adapt`` takes derivatives; such a model must not be sharded inside."""
+    state_type: ClassVar[type]
+    """A NamedTuple class whose fields are tensors, or ``dict`` (name to tensor): how a saved state is rebuilt."""
 
     def __init__(self, encoder: Encoder, likelihood: Likelihood) -> None:
         super().__init__()

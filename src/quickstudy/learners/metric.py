@@ -66,6 +66,7 @@ class ProtoNet(Learner):
     order_free = True
     additive = True
     inner_loop = False
+    state_type = PrototypeState
 
     def __init__(
         self,
