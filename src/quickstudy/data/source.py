@@ -27,6 +27,10 @@ class DataError(ValueError):
     """Data that cannot be used; the message says where, what was found, what was expected and what to do."""
 
 
+class DataNote(UserWarning):
+    """Something in the data that was mended and that its owner should know, such as examples given twice."""
+
+
 @dataclass(frozen=True)
 class Pool:
     """The examples of one split in contiguous memory, class by class.
@@ -125,6 +129,13 @@ class TaskSource(ABC):
 
         Raises:
             DataError: the split does not exist, with the splits that do.
+        """
+
+    def prepare(self, encoder: Any) -> None:  # noqa: B027  most sources have nothing to prepare
+        """Turn examples into what ``encoder`` takes (texts into tokens), once, before ``pool`` is called.
+
+        Raises:
+            DataError: the encoder takes other kinds of examples.
         """
 
     def augment(self, x: Inputs, generator: torch.Generator) -> Inputs:
