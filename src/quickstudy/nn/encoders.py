@@ -22,6 +22,8 @@ class Encoder(nn.Module, ABC):
     """Features of an encoded example."""
     bytes_per_example: int = 0
     """Size of the largest activation of one example; 0 when unknown (examples then go through in one piece)."""
+    pretrained: bool = False
+    """The weights came from elsewhere, not from a random generator."""
 
     @abstractmethod
     def forward(self, x: Inputs) -> Tensor:

@@ -107,7 +107,12 @@ class LearnedPositions(nn.Module):
 
     def __init__(self, width: int, *, length: int) -> None:
         super().__init__()
-        self.table = nn.Parameter(torch.randn(length, width) * 0.02)
+        self.table = nn.Parameter(torch.empty(length, width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the positions anew."""
+        nn.init.normal_(self.table, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-2] > len(self.table):
