@@ -1,1 +1,7 @@
-"""Task sources: where tasks come from."""
+"""Task sources by name; ``SOURCES`` is the only list of them."""
+
+from __future__ import annotations
+
+from quickstudy.data.source import TaskSource
+
+SOURCES: dict[str, type[TaskSource]] = {}

@@ -1,1 +1,10 @@
-"""Floors 1: layers and encoders."""
+"""Layers, and every encoder by name; ``ENCODERS`` is the only list of them."""
+
+from __future__ import annotations
+
+from quickstudy.nn.encoders import Encoder, ImageEncoder, VectorEncoder
+
+ENCODERS: dict[str, type[Encoder]] = {
+    "image": ImageEncoder,
+    "vector": VectorEncoder,
+}

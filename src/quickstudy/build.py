@@ -1,0 +1,233 @@
+"""Names to objects: the only place where a name that somebody wrote becomes a class.
+
+A class's signature is its schema: an option is an argument of its constructor, its annotation says
+what values it takes, and a wrong name, option or value is answered with the right ones.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from quickstudy.config import EpisodeConfig, ValidationConfig
+from quickstudy.data import SOURCES
+from quickstudy.data.source import EpisodeDesign, TaskSource
+from quickstudy.learners import LEARNERS
+from quickstudy.learners.base import Learner
+from quickstudy.nn import ENCODERS
+from quickstudy.nn.encoders import Encoder
+
+T = TypeVar("T")
+
+_OPTION = re.compile(r"[A-Za-z_]\w*=")
+
+
+class BuildError(ValueError):
+    """A name, an option or a value that does not exist; the message lists those that do."""
+
+
+def parse_spec(spec: str) -> tuple[str, str | None, dict[str, str]]:
+    """Take ``name[:path][,option=value…]`` apart; a path may hold colons, commas and equal signs.
+
+    Options are the comma-separated parts at the end that read ``option=value``.
+
+    Raises:
+        BuildError: there is no name.
+
+    >>> parse_spec("images:C:/my, photos,size=28")
+    ('images', 'C:/my, photos', {'size': '28'})
+    """
+    parts = spec.split(",")
+    first = len(parts)
+    while first > 1 and _OPTION.match(parts[first - 1].strip()):
+        first -= 1
+    head, options = ",".join(parts[:first]), {}
+    for part in parts[first:]:
+        key, _, value = part.strip().partition("=")
+        if key in options:
+            raise BuildError(f"The option {key!r} is given twice in {spec!r}; give it once.")
+        options[key] = value
+    name, colon, path = head.partition(":")
+    name = name.strip()
+    if not re.fullmatch(r"[A-Za-z_][\w-]*", name) or (colon and not path):
+        raise BuildError(
+            f"Found {spec!r}; expected name[:path][,option=value…], such as images:photos,size=28."
+        )
+    return name, path or None, options
+
+
+def _describe(annotation: Any) -> str:
+    """What an annotation allows, in words."""
+    if get_origin(annotation) is Literal:
+        return " or ".join(map(str, get_args(annotation)))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(_describe(each) for each in get_args(annotation))
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return "none" if annotation is type(None) else plain.get(annotation, str(annotation))
+
+
+def _convert(value: Any, annotation: Any) -> Any:
+    """``value`` as the annotation wants it.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
+        return value
+    if origin is Literal:
+        for allowed in arguments:
+            if value == allowed or (isinstance(value, str) and value == str(allowed)):
+                return allowed
+    elif origin in (Union, types.UnionType):
+        # Text fits str, so the other members of a union are asked first.
+        for member in sorted(arguments, key=lambda each: each is str):
+            try:
+                return _convert(value, member)
+            except ValueError:
+                continue
+    elif annotation is type(None):
+        if value is None or (isinstance(value, str) and value.lower() in ("none", "null", "")):
+            return None
+    elif annotation is bool:
+        if isinstance(value, bool):
+            return value
+        known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if str(value).lower() in known:
+            return known[str(value).lower()]
+    elif annotation is int:
+        if not isinstance(value, bool) and float(value) == int(float(value)):
+            return int(float(value))
+    elif annotation is float:
+        if not isinstance(value, bool):
+            return float(value)
+    elif annotation is str:
+        if isinstance(value, str | int | float):
+            return str(value)
+    elif origin in (list, tuple):
+        if isinstance(value, list | tuple):
+            member = arguments[0] if arguments else Any
+            return origin(_convert(each, member) for each in value)
+    elif isinstance(annotation, type) and isinstance(value, annotation):
+        return value
+    raise ValueError
+
+
+def options_of(cls: type) -> dict[str, inspect.Parameter]:
+    """The options of a class: the keyword arguments of its constructor."""
+    parameters = inspect.signature(cls).parameters.values()
+    return {each.name: each for each in parameters if each.name not in ("encoder", "path")}
+
+
+def _look_up(kind: str, name: str, known: Mapping[str, type[T]]) -> type[T]:
+    if name not in known:
+        raise BuildError(
+            f"There is no {kind} named {name!r}; the {kind}s are {', '.join(sorted(known))}."
+        )
+    return known[name]
+
+
+def _make(
+    kind: str, name: str, cls: type[T], first: tuple[Any, ...], given: Mapping[str, Any]
+) -> T:
+    """Call a class with options that were written by a person."""
+    options, hints = options_of(cls), get_type_hints(cls.__init__)
+    values = {}
+    for key, value in given.items():
+        if key not in options:
+            right = f"its options are {', '.join(options)}" if options else "it has no options"
+            raise BuildError(f"The {kind} {name!r} has no option {key!r}; {right}.")
+        annotation = hints.get(key, Any)
+        try:
+            values[key] = _convert(value, annotation)
+        except (ValueError, TypeError):
+            raise BuildError(
+                f"The option {key!r} of the {kind} {name!r} must be {_describe(annotation)}; found {value!r}."
+            ) from None
+    missing = [
+        key
+        for key, option in options.items()
+        if option.default is inspect.Parameter.empty and key not in values
+    ]
+    if missing:
+        raise BuildError(
+            f"The {kind} {name!r} needs the option {missing[0]!r} ({_describe(hints.get(missing[0], Any))})."
+        )
+    return cls(*first, **values)
+
+
+def build_source(spec: str) -> TaskSource:
+    """The task source that ``name[:path][,option=value…]`` names.
+
+    Raises:
+        BuildError: a name, an option or a value that does not exist.
+        DataError: the data cannot be used.
+    """
+    name, path, options = parse_spec(spec)
+    cls = _look_up("data source", name, SOURCES)
+    takes_path = inspect.signature(cls).parameters.get("path")
+    if path is not None and takes_path is None:
+        raise BuildError(f"The data source {name!r} takes no path; found {path!r}.")
+    if path is None and takes_path is not None and takes_path.default is inspect.Parameter.empty:
+        raise BuildError(f"The data source {name!r} needs a path: {name}:PATH.")
+    return _make("data source", name, cls, () if path is None else (path,), options)
+
+
+def _named(kind: str, mapping: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    options = dict(mapping)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise BuildError(f"The {kind} needs a name; found {dict(mapping)!r}.")
+    return name, options
+
+
+def build_encoder(encoder: Mapping[str, Any]) -> Encoder:
+    """The encoder that a mapping of a name and options describes.
+
+    Raises:
+        BuildError: a name, an option or a value that does not exist.
+
+    >>> build_encoder({"name": "vector", "inputs": "3", "width": 8}).width
+    8
+    """
+    name, options = _named("encoder", encoder)
+    cls = _look_up("encoder", name, ENCODERS)
+    return _make("encoder", name, cls, (), options)
+
+
+def build_learner(learner: Mapping[str, Any], encoder: Mapping[str, Any]) -> Learner:
+    """The learner on the encoder that two mappings of a name and options describe.
+
+    Raises:
+        BuildError: a name, an option or a value that does not exist.
+    """
+    name, options = _named("learner", learner)
+    cls = _look_up("learner", name, LEARNERS)
+    return _make("learner", name, cls, (build_encoder(encoder),), options)
+
+
+def build_design(part: EpisodeConfig | ValidationConfig) -> EpisodeDesign:
+    """The shape of the tasks that a part of the configuration describes."""
+    return EpisodeDesign(
+        way=part.way, shot=part.shot, queries=part.queries, within_group=part.within_group
+    )
+
+
+def names_and_summaries() -> dict[str, dict[str, str]]:
+    """What can be built: for learners, sources and encoders, each name with its one-line summary.
+
+    >>> sorted(names_and_summaries())
+    ['encoders', 'learners', 'sources']
+    """
+    tables: dict[str, Mapping[str, type]] = {
+        "learners": LEARNERS,
+        "sources": SOURCES,
+        "encoders": ENCODERS,
+    }
+    return {
+        kind: {name: (inspect.getdoc(cls) or "").split("\n")[0] for name, cls in table.items()}
+        for kind, table in tables.items()
+    }
