@@ -1,0 +1,264 @@
+"""Scores of learners on tasks they have not met: intervals over tasks, beside baselines on the same tasks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from quickstudy.data.source import (
+    DataError,
+    EpisodeDesign,
+    Episodes,
+    Split,
+    TaskSource,
+    check_design,
+)
+from quickstudy.episode import leaves
+from quickstudy.evaluation.calibration import Calibration, calibrate, confusion
+from quickstudy.evaluation.contest import (
+    BagOfTokens,
+    Contest,
+    EncodedPool,
+    Progress,
+    answer_batch,
+    answering,
+    is_inductive,
+    score_tasks,
+)
+from quickstudy.evaluation.intervals import interval, t_quantile
+from quickstudy.learners import LEARNERS
+from quickstudy.learners.base import Learner
+from quickstudy.learners.metric import ProtoNet
+from quickstudy.likelihood import Categorical
+from quickstudy.nn.encoders import Encoder, RawEncoder
+
+__all__ = [
+    "Calibration", "Contest", "accuracy_by_shot", "answer_batch", "answering", "calibrate", "calibration", "confusion",
+    "contest_of", "evaluate", "interval", "is_inductive", "score_tasks", "t_quantile", "untrained_copy",
+]  # fmt: skip
+
+
+def untrained_copy(encoder: Encoder) -> Encoder:
+    """An encoder of the same build with fresh random weights.
+
+    Raises:
+        TypeError: a layer of the encoder cannot be initialised anew; build the encoder again instead.
+    """
+    fresh = copy.deepcopy(encoder)
+    for name, module in fresh.named_modules():
+        reset = getattr(module, "reset_parameters", None)
+        if reset is not None:
+            reset()
+        elif next(module.parameters(recurse=False), None) is not None:
+            raise TypeError(
+                f"Layer {name!r} of the encoder has no reset_parameters method; pass a function that builds the "
+                "encoder as it was before training."
+            )
+    return fresh
+
+
+def starting_encoder(
+    encoder: Encoder, untrained: Callable[[], Encoder] | None, seed: int
+) -> tuple[str, Encoder | None]:
+    """The encoder as it was before meta-training and the name of its baseline; None when nobody can tell."""
+    if encoder.pretrained:
+        frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
+        before = encoder if frozen else None if untrained is None else untrained()
+        return "nearest_mean_pretrained_encoder", before
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        before = untrained_copy(encoder) if untrained is None else untrained()
+    return "nearest_mean_untrained_encoder", before
+
+
+def contest_of(
+    learner: Learner,
+    source: TaskSource,
+    *,
+    split: Split = "test",
+    seed: int = 0,
+    against: Learner | None = None,
+    baselines: bool = True,
+    untrained: Callable[[], Encoder] | None = None,
+    device: torch.device | str = "cpu",
+) -> Contest:
+    """A contest of ``learner``, itself before adaptation, its baselines and perhaps another learner.
+
+    The arguments are those of :func:`evaluate`.
+    """
+    contest = Contest(source, split=split, seed=seed, device=device)
+    contest.enter("learner", learner)
+    entered = contest.contestants["learner"]
+    contest.contestants["before_adaptation"] = entered._replace(adapted=False)
+    if against is not None:
+        contest.enter("against", against)
+    if not baselines or not isinstance(learner.likelihood, Categorical):
+        return contest
+
+    raw = contest.pool(learner.encoder)
+    plain: Encoder
+    if source.kind == "text":
+        words = leaves(raw.fixed.x)[0]
+        plain = BagOfTokens(words[words >= 0].unique())
+    else:
+        plain = RawEncoder(leaves(raw.fixed.x)[0][0].numel())
+    # Texts differ in length, which only the angle ignores.
+    nearest = ProtoNet(plain, distance="cosine" if source.kind == "text" else "euclidean")
+    contest.enter("nearest_mean_raw_inputs", nearest, raw)
+
+    name, fresh = starting_encoder(learner.encoder, untrained, seed)
+    if fresh is not None:
+        contest.enter(name, ProtoNet(fresh, distance="euclidean"))
+
+    trained = entered.pool
+    if not isinstance(trained, EncodedPool):
+        trained = contest.encoded(learner.encoder)
+    build: Callable[[Encoder], Learner] = LEARNERS["linear_head"]
+    head = build(RawEncoder(learner.encoder.width))
+    contest.enter("linear_head", head, trained)
+    return contest
+
+
+def evaluate(
+    learner: Learner,
+    source: TaskSource,
+    *,
+    split: Split = "test",
+    design: EpisodeDesign,
+    episodes: int,
+    seed: int = 0,
+    against: Learner | None = None,
+    against_name: str = "",
+    baselines: bool = True,
+    untrained: Callable[[], Encoder] | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Score a learner on tasks drawn from one split.
+
+    Every score is a mean over tasks with the half-width of its 95 % interval over tasks (:func:`interval`). All
+    methods answer the same tasks: task i depends on ``seed``, ``split`` and i only.
+
+    Args:
+        learner: what is scored.
+        source: where tasks are drawn from.
+        split: of the source.
+        design: way, shot and queries of the tasks.
+        episodes: how many tasks, at least 2.
+        seed: with the split, decides which tasks.
+        against: another learner, compared task by task.
+        against_name: what to call it.
+        baselines: also score the nearest class mean on raw inputs (token counts for text), on the encoder before any
+            meta-training, and a linear head fitted to the trained encoder's features of the support.
+        untrained: builds the encoder as it was before meta-training; by default a copy with fresh random weights.
+        device: where to compute.
+        progress: called with the tasks done and their number.
+
+    Returns:
+        A dictionary ready for JSON: ``metric, mean, ci95, episodes, way, shot, queries, split, seed, within_group,
+        inductive, before_adaptation {mean, ci95}, baselines {name: {mean, ci95}}, paired {against, difference, ci95}``
+        (or None).
+
+    Raises:
+        DataError: the split cannot fill the design.
+        ValueError: fewer than 2 episodes.
+    """
+    if episodes < 2:
+        raise ValueError(f"An interval over tasks needs at least 2 episodes; found {episodes}.")
+    contest = contest_of(
+        learner,
+        source,
+        split=split,
+        seed=seed,
+        against=against,
+        baselines=baselines,
+        untrained=untrained,
+        device=device,
+    )
+    pool = contest.pool(learner.encoder)
+    probe = Episodes(pool, split, design, tasks=2, seed=seed)[0]
+    scores = contest.scores(design, episodes, progress)
+    own = scores.pop("learner")
+    mean, ci95 = interval(own)
+    before = scores.pop("before_adaptation")
+    paired = None
+    if against is not None:
+        difference, half = interval(own - scores.pop("against"))
+        paired = {"against": against_name, "difference": difference, "ci95": half}
+    return {
+        "metric": learner.likelihood.metric,
+        "mean": mean,
+        "ci95": ci95,
+        "episodes": episodes,
+        "way": design.way,
+        "shot": design.shot,
+        "queries": design.queries,
+        "split": split,
+        "seed": seed,
+        "within_group": design.within_group,
+        "inductive": is_inductive(learner, probe, device=device),
+        "before_adaptation": summary(before),
+        "baselines": {name: summary(each) for name, each in scores.items()},
+        "paired": paired,
+    }
+
+
+def summary(scores: Tensor) -> dict[str, float]:
+    """Mean and interval of scores (task,), by name."""
+    mean, ci95 = interval(scores)
+    return {"mean": mean, "ci95": ci95}
+
+
+def accuracy_by_shot(
+    contest: Contest,
+    design: EpisodeDesign,
+    *,
+    episodes: int,
+    shots: Sequence[int] = (1, 2, 5, 10),
+    queries: int = 5,
+) -> dict[int, dict[str, dict[str, float]]]:
+    """Scores of each contestant for each shot that the data allow: shot → name → mean and ci95.
+
+    Args:
+        contest: who is scored, and on what.
+        design: way and group of the tasks.
+        episodes: tasks for each shot.
+        shots: support examples of a class.
+        queries: most query examples of a class, the same for every shot.
+    """
+    found = {}
+    pool = contest.source.pool(contest.split)
+    for shot in shots:
+        each = EpisodeDesign(design.way, shot, min(queries, design.queries), design.within_group)
+        try:
+            check_design(pool, each)
+        except DataError:
+            continue
+        scores = contest.scores(each, episodes)
+        found[shot] = {name: summary(score) for name, score in scores.items()}
+    return found
+
+
+def calibration(
+    contest: Contest, design: EpisodeDesign, *, episodes: int, name: str = "learner", bins: int = 10
+) -> Calibration:
+    """The calibration of one contestant over the queries of many tasks.
+
+    Raises:
+        DataError: the split cannot fill the design.
+    """
+    confidences, rights = [], []
+    alone = Contest(contest.source, split=contest.split, seed=contest.seed, device=contest.device)
+    alone.contestants = {name: contest.contestants[name]}
+    for each in alone.rounds(design, episodes):
+        (learner, _, adapted), batch = each[name]
+        likelihood = cast(Categorical, learner.likelihood)
+        outputs = answer_batch(learner, batch, adapted=adapted)
+        confidence, answer = likelihood.probabilities(outputs, batch.context).max(-1)
+        confidences.append(confidence[batch.query.mask].cpu())
+        rights.append((answer == batch.query.y)[batch.query.mask].cpu())
+    return calibrate(torch.cat(confidences), torch.cat(rights), bins=bins)

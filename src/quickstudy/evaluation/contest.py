@@ -1,0 +1,264 @@
+"""Several learners on the same tasks; every example passes through every encoder once, however many tasks it is in.
+
+Task i of a seed is the same whatever the number of tasks, the learner or the memory at hand, so differences are paired.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from quickstudy.data.source import EpisodeDesign, Episodes, Pool, Split, TaskSource
+from quickstudy.episode import Episode, Inputs, leaves, tree_map, without_support
+from quickstudy.learners.base import Learner
+from quickstudy.nn.encoders import Encoder, RawEncoder, encode
+
+TASKS_AT_ONCE = 16
+"""Most tasks that are scored in one piece."""
+BYTES_AT_ONCE = 64_000_000
+"""Most bytes of examples in one piece; fewer tasks go together when they are large."""
+EXAMPLES_AT_ONCE = 512
+"""Examples that pass through an encoder in one piece."""
+
+Progress = Callable[[int, int], None]
+"""Called with the number of tasks scored so far and of all tasks."""
+
+
+@contextmanager
+def answering(learner: Learner, device: torch.device | str = "cpu") -> Iterator[Learner]:
+    """The learner on ``device``, in evaluation mode and without gradients; its modes are put back afterwards."""
+    modes = [(module, module.training) for module in learner.modules()]
+    learner.to(device).eval()
+    try:
+        with torch.no_grad():
+            yield learner
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def answer_batch(learner: Learner, episode: Episode, *, adapted: bool = True) -> Tensor:
+    """Outputs (task, query, …) for the queries of an episode, after adapting to its support or before."""
+    support = episode.support if adapted else without_support(episode.support)
+    state = learner.adapt(support, episode.context)
+    return learner.predict(state, episode.query.x, episode.context)
+
+
+def score_tasks(
+    learner: Learner,
+    batches: Iterable[Episode],
+    *,
+    adapted: bool = True,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """The metric of each task, (task,).
+
+    Args:
+        learner: what is scored; its outputs are judged by its own likelihood.
+        batches: batches of tasks.
+        adapted: whether the learner sees the support sets.
+        device: where to compute.
+    """
+    with answering(learner, device):
+        return torch.cat(
+            [
+                learner.likelihood.task_score(
+                    answer_batch(learner, batch, adapted=adapted), batch.query, batch.context
+                ).cpu()
+                for batch in (batch.to(device) for batch in batches)
+            ]
+        )
+
+
+def is_inductive(learner: Learner, episode: Episode, *, device: torch.device | str = "cpu") -> bool:
+    """Whether the answer to a query stays the same when all other queries are exchanged.
+
+    The first and the last query of each task are asked twice, once among their own companions and once among others;
+    a learner that lets queries inform one another (by batch statistics, for one) answers differently.
+    """
+    with answering(learner, device):
+        episode = episode.to(device)
+        state = learner.adapt(episode.support, episode.context)
+        before = learner.predict(state, episode.query.x, episode.context)
+        for kept in (0, -1):
+
+            def exchange(x: Tensor, kept: int = kept) -> Tensor:
+                other = x.roll(1, dims=1)
+                other[:, kept] = x[:, kept]
+                return other
+
+            x = tree_map(exchange, episode.query.x)
+            after = learner.predict(state, x, episode.context)
+            if not torch.allclose(before[:, kept], after[:, kept], rtol=1e-4, atol=1e-5):
+                return False
+    return True
+
+
+class FixedPool(TaskSource):
+    """A source of one split that is at hand already."""
+
+    kind = "vector"
+
+    def __init__(self, pool: Pool) -> None:
+        self.fixed = pool
+
+    def pool(self, split: Split) -> Pool:
+        return self.fixed
+
+    def require(self, rows: Tensor) -> None:
+        """Make sure that these rows of the pool can be read."""
+
+
+class EncodedPool(FixedPool):
+    """A pool whose examples are what an encoder makes of another pool's, each encoded when it is first required."""
+
+    def __init__(self, pool: Pool, encoder: Encoder, device: torch.device | str) -> None:
+        self.raw, self.encoder, self.device = pool.x, encoder.to(device).eval(), device
+        example = self.encoded(torch.zeros(1, dtype=torch.int64))
+        count = int(pool.counts.sum())
+        self.known = torch.zeros(count, dtype=torch.bool)
+        super().__init__(
+            Pool(
+                torch.zeros(count, encoder.width, dtype=example.dtype),
+                pool.counts,
+                pool.class_names,
+                pool.groups,
+                pool.group_names,
+                pool.names,
+            )
+        )
+
+    def encoded(self, rows: Tensor) -> Tensor:
+        """Vectors (row, width) of some rows."""
+        x = tree_map(lambda tensor: tensor[rows].to(self.device)[None], self.raw)
+        with torch.no_grad():
+            return encode(self.encoder, x)[0].cpu()
+
+    def require(self, rows: Tensor) -> None:
+        missing = rows[~self.known[rows]].unique()
+        for piece in missing.split(EXAMPLES_AT_ONCE):
+            self.fixed.x[piece] = self.encoded(piece)
+        self.known[missing] = True
+
+
+class BagOfTokens(Encoder):
+    """How often each token of a vocabulary occurs in a text.
+
+    >>> BagOfTokens(torch.tensor([4, 7]))(torch.tensor([[7, 7, 4, -1], [9, 7, -1, -1]])).tolist()
+    [[1.0, 2.0], [0.0, 1.0]]
+    """
+
+    def __init__(self, vocabulary: Tensor) -> None:
+        super().__init__()
+        self.width = len(vocabulary)
+        self.register_buffer("vocabulary", vocabulary.sort().values, persistent=False)
+
+    def forward(self, x: Inputs) -> Tensor:
+        vocabulary: Tensor = self.get_buffer("vocabulary")
+        place = torch.searchsorted(vocabulary, x).clamp(max=self.width - 1)
+        counts = x.new_zeros(len(x), self.width, dtype=torch.get_default_dtype())
+        return counts.scatter_add_(1, place, (vocabulary[place] == x).to(counts.dtype))
+
+
+class Contestant(NamedTuple):
+    """One way of answering, and the pool that it reads its tasks from."""
+
+    learner: Learner
+    pool: FixedPool
+    adapted: bool = True
+
+
+def on_features(learner: Learner, width: int) -> Learner:
+    """The same learner, sharing its parameters, for examples that its encoder has encoded already."""
+    shallow = copy.copy(learner)
+    shallow._modules = {**learner._modules, "encoder": RawEncoder(width)}
+    return shallow
+
+
+class Contest:
+    """Several ways of answering, on the same tasks of one split.
+
+    Args:
+        source: where tasks are drawn from, without augmentation.
+        split: of the source.
+        seed: with the split, decides which tasks are drawn.
+        device: where to compute.
+    """
+
+    def __init__(
+        self, source: TaskSource, *, split: Split, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        self.source, self.split, self.seed, self.device = source, split, seed, device
+        self.contestants: dict[str, Contestant] = {}
+
+    def pool(self, encoder: Encoder) -> FixedPool:
+        """The examples, in the form that this encoder reads."""
+        self.source.prepare(encoder)
+        return FixedPool(self.source.pool(self.split))
+
+    def encoded(self, encoder: Encoder) -> EncodedPool:
+        """The examples as this encoder sees them."""
+        return EncodedPool(self.pool(encoder).fixed, encoder, self.device)
+
+    def enter(self, name: str, learner: Learner, pool: FixedPool | None = None) -> None:
+        """Add a learner; ``pool`` says that its inputs come from there, else its own encoder decides."""
+        if pool is None and learner.inner_loop:
+            pool = self.pool(learner.encoder)
+        elif pool is None:
+            pool = self.encoded(learner.encoder)
+            learner = on_features(learner, learner.encoder.width)
+        self.contestants[name] = Contestant(learner, pool)
+
+    def rounds(
+        self, design: EpisodeDesign, episodes: int
+    ) -> Iterator[dict[str, tuple[Contestant, Episode]]]:
+        """The tasks, some at a time, as each contestant reads them.
+
+        Raises:
+            DataError: the split cannot fill the design.
+        """
+        pools = {id(each.pool): each.pool for each in self.contestants.values()}
+        draws = {
+            key: Episodes(pool, self.split, design, length=episodes, seed=self.seed)
+            for key, pool in pools.items()
+        }
+        size = max(
+            sum(t.nbytes for t in leaves((draw[0].support.x, draw[0].query.x)))
+            for draw in draws.values()
+        )
+        step = min(TASKS_AT_ONCE, max(1, BYTES_AT_ONCE // size))
+        with ExitStack() as stack:
+            for each in self.contestants.values():
+                stack.enter_context(answering(each.learner, self.device))
+            for start in range(0, episodes, step):
+                which = range(start, min(start + step, episodes))
+                batches = {}
+                for key, draw in draws.items():
+                    drawn = [torch.cat(draw.rows(i)[1:], dim=2).flatten() for i in which]
+                    pools[key].require(torch.cat(drawn))
+                    batch = tree_map(lambda *parts: torch.cat(parts), *(draw[i] for i in which))
+                    batches[key] = batch.to(self.device)
+                yield {
+                    name: (each, batches[id(each.pool)]) for name, each in self.contestants.items()
+                }
+
+    def scores(
+        self, design: EpisodeDesign, episodes: int, progress: Progress | None = None
+    ) -> dict[str, Tensor]:
+        """The metric of each task, (task,), of each contestant."""
+        found: dict[str, list[Tensor]] = {name: [] for name in self.contestants}
+        done = 0
+        for each in self.rounds(design, episodes):
+            for name, ((learner, _, adapted), batch) in each.items():
+                outputs = answer_batch(learner, batch, adapted=adapted)
+                score = learner.likelihood.task_score(outputs, batch.query, batch.context)
+                found[name].append(score.cpu())
+            done += batch.tasks
+            if progress is not None:
+                progress(done, episodes)
+        return {name: torch.cat(parts) for name, parts in found.items()}
