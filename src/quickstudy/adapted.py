@@ -1,0 +1,270 @@
+"""Adapted tasks: what a learner knows of one task, in memory and in one small file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from quickstudy.durable import FORMAT, ArtifactError, aside, sha256_of, write_file
+from quickstudy.episode import Context, Examples, Inputs, leaves, take_tasks, tree_map
+from quickstudy.learners.base import State
+from quickstudy.likelihood import Categorical
+
+if TYPE_CHECKING:
+    from quickstudy.artifact import Artifact
+
+QUERIES_AT_ONCE = 512
+"""Queries answered in one piece: enough to keep a device busy, few enough to bound the memory."""
+
+
+@dataclass
+class AdaptedTask:
+    """What a learner knows of one task.
+
+    Args:
+        base_id: of the artifact that it was adapted with.
+        state: the learner's state, a batch of one task.
+        context: of the task, a batch of one.
+        class_names: in the order of the outputs.
+        examples: how many were seen so far.
+        inputs: what examples must be, as :attr:`Artifact.inputs` says.
+    """
+
+    base_id: str
+    state: State
+    context: Context
+    class_names: list[str]
+    examples: int
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+
+def _named_tensors(tree: Any, prefix: str) -> dict[str, Tensor]:
+    """The tensors of a state or context by field name."""
+    fields = tree if isinstance(tree, dict) else tree._asdict()
+    nested = [name for name, value in fields.items() if not isinstance(value, Tensor)]
+    if nested:
+        raise ArtifactError(
+            f"The task cannot be saved: {prefix}.{nested[0]} is a {type(fields[nested[0]]).__name__}, not a tensor."
+        )
+    return {f"{prefix}.{name}": tensor for name, tensor in fields.items()}
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    return sha256_of(safetensors.torch.save(dict(sorted(tensors.items()))))
+
+
+def save_task(path: str | Path, task: AdaptedTask, *, base: str | Path | None = None) -> None:
+    """Write an adapted task into one file, whole or not at all.
+
+    Args:
+        path: the file.
+        task: what to write.
+        base: where its artifact lies, for whoever reads the file.
+
+    Raises:
+        ArtifactError: it cannot be written; what was there before is intact.
+    """
+    path = Path(path)
+    tensors = _named_tensors(task.state, "state") | _named_tensors(task.context, "context")
+    tensors = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
+    facts = {
+        "format": FORMAT,
+        "base_id": task.base_id,
+        # Relative, so that a run's folder can be moved as a whole; absolute, so that the file can.
+        "base": None
+        if base is None
+        else os.path.relpath(Path(base).resolve(), path.resolve().parent),
+        "base_absolute": None if base is None else str(Path(base).resolve()),
+        "class_names": task.class_names,
+        "examples": task.examples,
+        "inputs": task.inputs,
+        "sha256": _checksum(tensors),
+    }
+    content = safetensors.torch.save(tensors, metadata={"quickstudy": json.dumps(facts)})
+    try:
+        write_file(path, content)
+    except OSError as error:
+        raise ArtifactError(
+            f"The task {path} cannot be saved: {error.strerror}; what was there before is intact. Free some space or "
+            "choose another place."
+        ) from error
+
+
+def _read_task(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The checked facts and tensors of a task file."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            facts = json.loads((file.metadata() or {})["quickstudy"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"There is no task file {path}; make one with: quickstudy adapt."
+        ) from None
+    except (OSError, SafetensorError, KeyError, ValueError):
+        raise ArtifactError(
+            f"{path} is no task file, or it is truncated; make it again with: quickstudy adapt."
+        ) from None
+    if facts.get("format") != FORMAT or facts.get("sha256") != _checksum(tensors):
+        raise ArtifactError(
+            f"The task {path} was changed after it was written, or comes from another version; make it again with: "
+            "quickstudy adapt."
+        )
+    return facts, tensors
+
+
+def base_of(path: str | Path) -> Path:
+    """Where the artifact of a task file lies.
+
+    Raises:
+        ArtifactError: the file is no task, or its artifact is gone.
+    """
+    path = Path(path)
+    facts, _ = _read_task(path)
+    places = (
+        [path.resolve().parent / facts["base"], Path(facts["base_absolute"])]
+        if facts["base"]
+        else []
+    )
+    for place in places:
+        if (place / "config.json").exists() or aside(place).exists():
+            return Path(os.path.normpath(place))
+    where = places[-1] if places else "any known place"
+    raise ArtifactError(
+        f"The task {path} needs the artifact {facts['base_id']}, which is not at {where}; put it back there."
+    )
+
+
+def _check_base(base_id: str, artifact: Artifact, what: str) -> None:
+    """Refuse a task of another artifact."""
+    if base_id != artifact.id:
+        raise ArtifactError(
+            f"{what} was adapted with the artifact {base_id}, but {artifact.id} was given; use the artifact it was "
+            "made with, or adapt again."
+        )
+
+
+def load_task(path: str | Path, artifact: Artifact) -> AdaptedTask:
+    """Read an adapted task.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, or was adapted with another artifact.
+    """
+    facts, tensors = _read_task(Path(path))
+    _check_base(facts["base_id"], artifact, f"The task {path}")
+    device = next(artifact.learner.parameters()).device
+    parts: dict[str, dict[str, Tensor]] = {"state": {}, "context": {}}
+    for name, tensor in tensors.items():
+        part, _, key = name.partition(".")
+        parts[part][key] = tensor.to(device)
+    return AdaptedTask(
+        base_id=facts["base_id"],
+        state=artifact.learner.state_type(**parts["state"]),
+        context=Context(**parts["context"]),
+        class_names=facts["class_names"],
+        examples=facts["examples"],
+        inputs=facts["inputs"],
+    )
+
+
+def _new_context(way: int, device: torch.device) -> Context:
+    return Context(
+        classes=torch.ones(1, way, dtype=torch.bool, device=device),
+        description=torch.zeros(1, 0, device=device),
+        names=torch.zeros(1, way, 0, dtype=torch.int64, device=device),
+    )
+
+
+def extend(
+    artifact: Artifact,
+    task: AdaptedTask | None,
+    x: Inputs,
+    labels: Sequence[str],
+    *,
+    class_names: Sequence[str] | None = None,
+) -> AdaptedTask:
+    """Learn from more examples: begin a task, or go on with one.
+
+    Args:
+        artifact: what learns.
+        task: what is known already; ``None`` begins a task.
+        x: tree of tensors (example, …).
+        labels: a class name for each example.
+        class_names: of a new task; the sorted labels where it is absent. They may name classes that
+            come later.
+
+    Returns:
+        A new task; ``task`` is left as it was.
+
+    Raises:
+        ArtifactError: no example, one class only, a label that the task does not know, or a task of
+            another artifact.
+    """
+    count = len(leaves(x)[0])
+    if count != len(labels) or not count:
+        raise ArtifactError(
+            f"Found {count} examples and {len(labels)} labels; give at least one example and a label to each."
+        )
+    if task is not None:
+        _check_base(task.base_id, artifact, "The task")
+    names = list(class_names or sorted(set(labels))) if task is None else task.class_names
+    if len(names) < 2:
+        raise ArtifactError(
+            f"Found one class only, {names[0]!r}; a task needs at least 2. Add examples of another class."
+        )
+    unknown = sorted(set(labels) - set(names))
+    if unknown:
+        raise ArtifactError(
+            f"The label {unknown[0]!r} is not among the classes of this task, {', '.join(names)}; correct it, or begin "
+            "a new task with all classes."
+        )
+    device = next(artifact.learner.parameters()).device
+    numbers = torch.tensor([names.index(label) for label in labels], device=device)
+    support = Examples(
+        x=tree_map(lambda tensor: tensor[None].to(device), x),
+        y=numbers[None],
+        mask=torch.ones(1, count, dtype=torch.bool, device=device),
+    )
+    context = _new_context(len(names), device) if task is None else task.context
+    with torch.set_grad_enabled(artifact.learner.inner_loop):
+        state = artifact.learner.adapt(support, context, None if task is None else task.state)
+    return AdaptedTask(
+        base_id=artifact.id,
+        state=tree_map(lambda tensor: tensor.detach(), state),
+        context=context,
+        class_names=names,
+        examples=count + (0 if task is None else task.examples),
+        inputs=artifact.inputs,
+    )
+
+
+def answer(artifact: Artifact, task: AdaptedTask, x: Inputs) -> Tensor:
+    """Class probabilities (query, way) of a task for queries, a tree of tensors (query, …).
+
+    Raises:
+        ArtifactError: the task belongs to another artifact, or the learner does not classify.
+    """
+    _check_base(task.base_id, artifact, "The task")
+    likelihood = artifact.learner.likelihood
+    if not isinstance(likelihood, Categorical):
+        raise ArtifactError(
+            "This learner predicts values, not classes; it has no class probabilities."
+        )
+    device = next(artifact.learner.parameters()).device
+    pieces = []
+    with torch.no_grad():
+        for start in range(0, len(leaves(x)[0]), QUERIES_AT_ONCE):
+            some = take_tasks(x, slice(start, start + QUERIES_AT_ONCE))
+            batch = tree_map(lambda tensor: tensor[None].to(device), some)
+            logits = artifact.learner.predict(task.state, batch, task.context)
+            pieces.append(likelihood.probabilities(logits, task.context)[0])
+    return torch.cat(pieces) if pieces else torch.zeros(0, len(task.class_names), device=device)

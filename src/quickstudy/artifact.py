@@ -1,0 +1,234 @@
+"""Trained learners and adapted tasks on disk.
+
+An artifact is a folder of ``config.json``, ``model.safetensors`` and a model card; an adapted task is
+one small file that names its artifact. Both are written whole or not at all, nothing is unpickled, and
+nothing that a file names is imported.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+import quickstudy
+from quickstudy.adapted import AdaptedTask, answer, base_of, extend, load_task, save_task
+from quickstudy.build import build_learner, parse_spec
+from quickstudy.card import model_card
+from quickstudy.config import RunConfig, parse_config
+from quickstudy.data import SOURCES
+from quickstudy.durable import (
+    FORMAT,
+    ArtifactError,
+    aside,
+    canonical,
+    sha256_of,
+    swap_in,
+    sync_folder,
+    write_through,
+)
+from quickstudy.learners.base import Learner
+
+__all__ = [
+    "AdaptedTask",
+    "Artifact",
+    "ArtifactError",
+    "answer",
+    "base_of",
+    "extend",
+    "load_artifact",
+    "load_task",
+    "save_artifact",
+    "save_task",
+]
+
+
+@dataclass
+class Artifact:
+    """A trained learner with all that is known of it.
+
+    Args:
+        learner: in evaluation mode, with the best weights.
+        config: the run that made it.
+        scores: what was measured, by name; each with ``mean``, ``ci95`` and ``episodes``.
+        id: the same for the same weights and configuration, whatever else is known.
+        path: its folder; ``None`` while it is on no disk.
+        facts: data, hardware, versions and training time, for the model card.
+    """
+
+    learner: Learner
+    config: RunConfig
+    scores: dict[str, Any]
+    id: str
+    path: Path | None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What examples must be: their ``kind``, and for images ``size``, ``channels`` and ``invert``."""
+        name, _, options = parse_spec(self.config.data)
+        source = SOURCES.get(name)
+        kind = str(self.config.encoder["name"]) if source is None else source.kind
+        found: dict[str, Any] = {"kind": kind}
+        for key in ("size", "channels"):
+            if kind == "image" and hasattr(self.learner.encoder, key):
+                found[key] = int(getattr(self.learner.encoder, key))
+        if kind == "image":
+            found["invert"] = options.get("invert", "auto")
+        return found
+
+
+def _weights(learner: Learner) -> bytes:
+    # Cloned, since the format refuses tensors that share memory, as tied weights do.
+    tensors = {
+        name: t.detach().cpu().clone().contiguous() for name, t in learner.state_dict().items()
+    }
+    return safetensors.torch.save(tensors, metadata={"format": "pt"})
+
+
+def _identity(weights_sha256: str, config: RunConfig) -> str:
+    return sha256_of(canonical([weights_sha256, config.model_dump(mode="json")]))[:16]
+
+
+def save_artifact(
+    path: str | Path,
+    learner: Learner,
+    config: RunConfig,
+    scores: Mapping[str, Any],
+    *,
+    facts: Mapping[str, Any] | None = None,
+) -> Artifact:
+    """Write an artifact; an older one in its place survives a full disk or a kill.
+
+    Args:
+        path: the folder to write.
+        learner: what was trained.
+        config: how.
+        scores: what was measured, by name.
+        facts: more for the model card: ``data``, ``hardware``, ``training``.
+
+    Raises:
+        ArtifactError: the folder holds something else, or cannot be written.
+    """
+    path = Path(path)
+    if (
+        path.exists()
+        and not (path / "config.json").is_file()
+        and (path.is_file() or any(path.iterdir()))
+    ):
+        raise ArtifactError(
+            f"{path} exists and is no artifact; choose another place, so that nothing is overwritten."
+        )
+    weights = _weights(learner)
+    sha256 = sha256_of(weights)
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "id": _identity(sha256, config),
+        "weights_sha256": sha256,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {"quickstudy": quickstudy.__version__, "torch": torch.__version__},
+        "config": config.model_dump(mode="json"),
+        "scores": dict(scores),
+        "facts": dict(facts or {}),
+    }
+    record["sha256"] = sha256_of(canonical(record))
+    parameters = sum(parameter.numel() for parameter in learner.parameters())
+    files = {
+        "model.safetensors": weights,
+        "config.json": json.dumps(record, indent=2, ensure_ascii=False).encode(),
+        "README.md": model_card(record, config, parameters=parameters, name=path.name).encode(),
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        for name, content in files.items():
+            write_through(temporary / name, content)
+        sync_folder(temporary)
+        swap_in(temporary, path)
+    except OSError as error:
+        raise ArtifactError(
+            f"The artifact {path} cannot be saved: {error.strerror}; what was there before is intact. Free some space "
+            "or choose another place."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Artifact(learner.eval(), config, dict(scores), record["id"], path, dict(facts or {}))
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """The checked contents of ``config.json``."""
+    try:
+        record = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path} is no artifact: it has no config.json; name the artifact folder that training left."
+        ) from None
+    except (OSError, ValueError):
+        raise ArtifactError(
+            f"The artifact {path} is damaged: its config.json cannot be read; copy it again, or train it again."
+        ) from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        found = record.get("format") if isinstance(record, dict) else None
+        raise ArtifactError(
+            f"The artifact {path} has format {found!r}, but this version reads {FORMAT}; use the quickstudy that "
+            "wrote it."
+        )
+    if record.pop("sha256", None) != sha256_of(canonical(record)):
+        raise ArtifactError(
+            f"The artifact {path} was changed after it was written: its config.json does not match its own checksum; "
+            "copy it again, or train it again."
+        )
+    return record
+
+
+def load_artifact(path: str | Path, device: str | torch.device = "cpu") -> Artifact:
+    """Read an artifact, checked against its checksums.
+
+    Args:
+        path: its folder, or the folder of the run that made it.
+        device: where the weights go.
+
+    Raises:
+        ArtifactError: it is missing, truncated, edited, or of another format.
+    """
+    path = Path(path)
+    if not path.exists() and aside(path).exists():
+        aside(path).replace(path)
+    if not (path / "config.json").exists() and (path / "artifact" / "config.json").exists():
+        path = path / "artifact"
+    record = _read_record(path)
+    try:
+        content = (path / "model.safetensors").read_bytes()
+    except OSError as error:
+        raise ArtifactError(
+            f"The weights of the artifact {path} cannot be read: {error.strerror}; copy it again, or train it again."
+        ) from None
+    if sha256_of(content) != record["weights_sha256"]:
+        raise ArtifactError(
+            f"The weights of the artifact {path} are truncated or were changed: model.safetensors does not match its "
+            "checksum; copy it again, or train it again."
+        )
+    config = parse_config(record["config"])
+    with torch.random.fork_rng(devices=[]):  # building draws weights that are overwritten at once
+        learner = build_learner(config.learner, config.encoder)
+    tensors = safetensors.torch.load(content)
+    kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    if len(kinds) == 1:
+        learner.to(kinds.pop())
+    try:
+        learner.load_state_dict(tensors)
+    except RuntimeError:
+        raise ArtifactError(
+            f"The weights of the artifact {path} do not fit the learner {config.learner['name']!r} of this version; "
+            f"use quickstudy {record['versions']['quickstudy']}, which wrote it."
+        ) from None
+    learner.to(device).eval()
+    return Artifact(learner, config, record["scores"], record["id"], path, record["facts"])
