@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from quickstudy.learners.base import Learner
+from quickstudy.learners.closed_form import LinearHead, Ridge
+from quickstudy.learners.context import InContext
+from quickstudy.learners.gradient import MAML
 from quickstudy.learners.metric import ProtoNet
 
 LEARNERS: dict[str, type[Learner]] = {
     "protonet": ProtoNet,
+    "ridge": Ridge,
+    "in_context": InContext,
+    "maml": MAML,
+    "linear_head": LinearHead,
 }

@@ -7,6 +7,7 @@ All of them are exact under ``vmap`` and under second derivatives (with
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +72,46 @@ def attention(
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal
     )
+
+
+def isolated_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    own_key: Tensor,
+    own_value: Tensor,
+    *,
+    mask: Tensor,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attention of each query to a memory and to itself, but to no other query.
+
+    ``softmax([Q Kᵀ, q·k_own] / √d) [V; v_own]``: the memory's scores and one score more, so the
+    work grows with the
+    number of queries and not with its square.
+
+    Args:
+        query: (…, query, width).
+        key: of the memory, (…, key, width).
+        value: of the memory, (…, key, width).
+        own_key: of the queries, (…, query, width).
+        own_value: of the queries, (…, query, width).
+        mask: bool, broadcastable to (…, query, key); False hides a key of the memory.
+        dropout: chance of dropping an attention weight.
+
+    Returns:
+        (…, query, width).
+
+    >>> one = torch.ones(1, 3, 4)
+    >>> hidden = torch.zeros(1, 3, 3, dtype=torch.bool)
+    >>> isolated_attention(one, one, one, one, 2 * one, mask=hidden)[0, 0].tolist()
+    [2.0, 2.0, 2.0, 2.0]
+    """
+    query = query / math.sqrt(query.shape[-1])
+    scores = (query @ key.transpose(-1, -2)).masked_fill(~mask, -math.inf)
+    own = (query * own_key).sum(-1, keepdim=True)
+    weights = F.dropout(torch.cat([scores, own], -1).softmax(-1), dropout, dropout > 0)
+    return weights[..., :-1] @ value + weights[..., -1:] * own_value
 
 
 class SinusoidalPositions(nn.Module):
@@ -182,22 +223,54 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        memory: Tensor | None = None,
+        memory: Tensor | tuple[Tensor, Tensor] | None = None,
         *,
         mask: Tensor | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """Attend from ``x`` (…, token, width) to ``memory`` (…, key, width), or to itself.
+        """Attend from ``x`` (…, token, width) to a memory, or to itself.
 
         Args:
+            memory: tokens (…, key, width), or their keys and values as from :meth:`keys_values`.
             mask: bool, broadcastable to (…, head, token, key); False hides a key.
         """
         query = self.split(self.query(x))
         if self.rotary:
             query = rotate(query)
-        key, value = self.keys_values(x if memory is None else memory)
+        if not isinstance(memory, tuple):
+            memory = self.keys_values(x if memory is None else memory)
+        key, value = memory
         dropout = self.dropout if self.training else 0.0
         return self.merge(attention(query, key, value, mask=mask, causal=causal, dropout=dropout))
+
+    def isolated(self, x: Tensor, key: Tensor, value: Tensor, *, mask: Tensor) -> Tensor:
+        """Attend from each token of ``x`` (…, token, width) to a memory and to itself only.
+
+        Args:
+            key: of the memory, (…, head, key, width / heads), as from :meth:`keys_values`.
+            value: likewise.
+            mask: bool, broadcastable to (…, head, token, key); False hides a key.
+
+        Raises:
+            ValueError: rotary attention, because isolated tokens have no place in a sequence.
+        """
+        if self.rotary:
+            raise ValueError(
+                "Isolated tokens have no positions; build the attention without rotary."
+            )
+        own_key, own_value = self.keys_values(x)
+        dropout = self.dropout if self.training else 0.0
+        return self.merge(
+            isolated_attention(
+                self.split(self.query(x)),
+                key,
+                value,
+                own_key,
+                own_value,
+                mask=mask,
+                dropout=dropout,
+            )
+        )
 
 
 class Block(nn.Module):
@@ -232,6 +305,11 @@ class Block(nn.Module):
         x = x + self.drop(self.attention(self.attention_norm(x), mask=mask, causal=causal))
         return self.mlp(x)
 
+    def isolated(self, x: Tensor, key: Tensor, value: Tensor, *, mask: Tensor) -> Tensor:
+        """The layer for tokens that see a memory and themselves only, as :meth:`Attention.isolated`."""
+        attended = self.attention.isolated(self.attention_norm(x), key, value, mask=mask)
+        return self.mlp(x + self.drop(attended))
+
 
 class Transformer(nn.Module):
     """A stack of blocks with a final norm.
@@ -262,3 +340,33 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x = block(x, mask=mask, causal=causal)
         return self.norm(x)
+
+    def memorise(self, x: Tensor, *, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of tokens in every layer, each (…, layer, head, token, width / heads)."""
+        keys, values = [], []
+        stack = self._stack()
+        for block in stack:
+            normed = block.attention_norm(x)
+            key, value = block.attention.keys_values(normed)
+            keys.append(key)
+            values.append(value)
+            if block is not stack[-1]:
+                x = block.mlp(x + block.drop(block.attention(normed, (key, value), mask=mask)))
+        return torch.stack(keys, -4), torch.stack(values, -4)
+
+    def isolated(self, x: Tensor, keys: Tensor, values: Tensor, *, mask: Tensor) -> Tensor:
+        """Tokens that see a memory and themselves only, through all layers and the final norm.
+
+        Args:
+            x: (…, token, width).
+            keys: of the memory, as from :meth:`memorise`.
+            values: likewise.
+            mask: bool, broadcastable to (…, head, token, key); False hides a key.
+        """
+        for layer, block in enumerate(self._stack()):
+            key, value = keys.select(-4, layer), values.select(-4, layer)
+            x = block.isolated(x, key, value, mask=mask)
+        return self.norm(x)
+
+    def _stack(self) -> list[Block]:
+        return cast("list[Block]", list(self.blocks))
