@@ -16,7 +16,15 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from quickstudy.durable import FORMAT, ArtifactError, aside, sha256_of, write_file
-from quickstudy.episode import Context, Examples, Inputs, leaves, take_tasks, tree_map
+from quickstudy.episode import (
+    Context,
+    Examples,
+    Inputs,
+    leaves,
+    padding_value,
+    take_tasks,
+    tree_map,
+)
 from quickstudy.learners.base import State
 from quickstudy.likelihood import Categorical
 
@@ -38,6 +46,7 @@ class AdaptedTask:
         class_names: in the order of the outputs.
         examples: how many were seen so far.
         inputs: what examples must be, as :attr:`Artifact.inputs` says.
+        seen: a fingerprint of each example, so that nobody scores a task on what it learned from.
     """
 
     base_id: str
@@ -46,6 +55,22 @@ class AdaptedTask:
     class_names: list[str]
     examples: int
     inputs: dict[str, Any] = field(default_factory=dict)
+    seen: list[str] = field(default_factory=list)
+
+
+def fingerprints(x: Inputs) -> list[str]:
+    """A short hash of each example of a tree (example, …), however its words are padded.
+
+    >>> fingerprints(torch.tensor([[1, 2, -1]])) == fingerprints(torch.tensor([[1, 2]]))
+    True
+    """
+
+    def content(row: Tensor) -> bytes:
+        kept = row[row != padding_value(row)] if row.dtype == torch.int64 else row
+        return bytes(kept.detach().cpu().contiguous().numpy().tobytes())
+
+    parts = leaves(x)
+    return [sha256_of(*(content(part[i]) for part in parts))[:16] for i in range(len(parts[0]))]
 
 
 def _named_tensors(tree: Any, prefix: str) -> dict[str, Tensor]:
@@ -88,6 +113,7 @@ def save_task(path: str | Path, task: AdaptedTask, *, base: str | Path | None = 
         "class_names": task.class_names,
         "examples": task.examples,
         "inputs": task.inputs,
+        "seen": task.seen,
         "sha256": _checksum(tensors),
     }
     content = safetensors.torch.save(tensors, metadata={"quickstudy": json.dumps(facts)})
@@ -173,6 +199,7 @@ def load_task(path: str | Path, artifact: Artifact) -> AdaptedTask:
         class_names=facts["class_names"],
         examples=facts["examples"],
         inputs=facts["inputs"],
+        seen=facts["seen"],
     )
 
 
@@ -244,6 +271,7 @@ def extend(
         class_names=names,
         examples=count + (0 if task is None else task.examples),
         inputs=artifact.inputs,
+        seen=([] if task is None else task.seen) + fingerprints(x),
     )
 
 
