@@ -1,0 +1,5 @@
+"""demo"""
+
+
+def demo() -> None:
+    """The whole way in one command."""

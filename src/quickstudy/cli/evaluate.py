@@ -1,0 +1,218 @@
+"""``evaluate``: scores with intervals, on tasks that nobody has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from quickstudy.cli.console import percent, print_json, print_result, print_table, progress_bar, say
+from quickstudy.cli.errors import WrongUse
+
+if TYPE_CHECKING:
+    from quickstudy.artifact import Artifact
+    from quickstudy.data.source import EpisodeDesign, Split, TaskSource
+
+
+class SplitName(StrEnum):
+    """The splits of a data set."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+BASELINE_NAMES = {
+    "nearest_mean_raw_inputs": "nearest class mean, raw inputs",
+    "nearest_mean_untrained_encoder": "nearest class mean, untrained encoder",
+    "nearest_mean_pretrained_encoder": "nearest class mean, encoder before meta-training",
+    "linear_head": "linear head on this model's encoder",
+}
+"""Each baseline of an evaluation in words."""
+
+
+def evaluate(
+    artifact: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT", help="The folder of a trained model.")
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="Where tasks come from; default: the training data."),
+    ] = None,
+    way: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="NUMBER", help="Classes of a task; default: as in validation."),
+    ] = None,
+    shot: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="NUMBER", help="Support examples of a class; default: the same."
+        ),
+    ] = None,
+    queries: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="NUMBER", help="Query examples of a class; default: the same."),
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=2, metavar="NUMBER", help="Tasks to draw.")] = 600,
+    split: Annotated[SplitName, typer.Option(help="Which classes to draw from.")] = SplitName.test,
+    within_group: Annotated[
+        bool,
+        typer.Option("--within-group", help="Take a task's classes from one group (one script)."),
+    ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="ARTIFACT2", help="A second model that meets the same tasks."),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Which tasks are drawn.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a report, FILE.html.")
+    ] = None,
+) -> None:
+    """Score a model on tasks of unseen classes.
+
+    Scores come with 95 % intervals over tasks, beside what simpler methods reach on the same tasks and what the model
+    says before it adapts, which must be chance.
+
+    \b
+    Examples:
+      quickstudy evaluate runs/demo/artifact --way 20 --shot 1
+      quickstudy evaluate runs/demo/artifact --data omniglot:data/omniglot --within-group
+      quickstudy evaluate runs/demo/artifact --against runs/first/artifact --json
+    """
+    from quickstudy.artifact import load_artifact
+    from quickstudy.data.source import EpisodeDesign, span
+
+    model = load_artifact(artifact)
+    rival = None if against is None else load_artifact(against)
+    usual = model.config.validation
+    design = EpisodeDesign(
+        way=way or usual.way,
+        shot=shot or usual.shot,
+        queries=queries or usual.queries,
+        within_group=within_group,
+    )
+    bank = getattr(model.learner, "bank", None)
+    if bank is not None and span(design.way)[1] > bank:
+        raise WrongUse(
+            f"The model {artifact} knows tasks of at most {bank} classes, but --way is {design.way}; choose {bank} or "
+            "fewer, or train a model with a larger learner.bank."
+        )
+    scores = score(
+        model,
+        fitting_source(model, data or model.config.data),
+        design,
+        episodes=episodes,
+        split=split.value,
+        seed=seed,
+        rival=rival,
+    )
+    if as_json:
+        print_json(scores)
+    else:
+        print_scores(scores)
+    if report is not None:
+        from quickstudy.report import write_report
+
+        write_report(report, run=None, artifact=model, evaluations=[scores])
+        say(f"The report is in {report}.")
+
+
+def fitting_source(model: Artifact, spec: str) -> TaskSource:
+    """The source that a spec names, its examples of the size that the model reads unless the spec says another.
+
+    Raises:
+        WrongUse: the model reads another kind of examples.
+    """
+    from quickstudy.build import build_source, options_of, parse_spec
+    from quickstudy.data import SOURCES
+
+    name, _, given = parse_spec(spec)
+    if name in SOURCES:
+        kind = SOURCES[name].kind
+        if kind != model.inputs["kind"]:
+            raise WrongUse(
+                f"The model {model.path} reads examples of the kind {model.inputs['kind']}, but {name} holds {kind}; "
+                "choose other data or another model."
+            )
+        for key in set(model.inputs) & set(options_of(SOURCES[name])) - set(given):
+            spec += f",{key}={model.inputs[key]}"
+    return build_source(spec)
+
+
+def score(
+    model: Artifact,
+    source: TaskSource,
+    design: EpisodeDesign,
+    *,
+    episodes: int,
+    split: Split = "test",
+    seed: int = 0,
+    rival: Artifact | None = None,
+) -> dict[str, Any]:
+    """The scores of a model on tasks of a source, behind a progress bar."""
+    from quickstudy.evaluation import evaluate as run_evaluation
+
+    with progress_bar(f"Scoring {design.way}-way {design.shot}-shot tasks") as advance:
+        return run_evaluation(
+            model.learner,
+            source,
+            split=split,
+            design=design,
+            episodes=episodes,
+            seed=seed,
+            against=None if rival is None else rival.learner,
+            against_name="" if rival is None else str(rival.path),
+            progress=advance,
+        )
+
+
+def print_scores(scores: dict[str, Any]) -> None:
+    """The scores for a person: this model, others on the same tasks, and what chance gives."""
+    accuracy = scores["metric"] == "accuracy"
+    number = percent if accuracy else plain
+    rows = [["this model", number(scores["mean"], scores["ci95"])]]
+    for name, baseline in scores["baselines"].items():
+        rows.append([BASELINE_NAMES.get(name, name), number(baseline["mean"], baseline["ci95"])])
+    before = scores["before_adaptation"]
+    rows.append(["this model before it adapts", number(before["mean"], before["ci95"])])
+    if accuracy and isinstance(scores["way"], int):
+        rows.append(["chance", number(1 / scores["way"])])
+    group = " within one group" if scores["within_group"] else ""
+    shape = f"{scores['way']}-way {scores['shot']}-shot{group}"
+    print_table(
+        ["", f"{scores['metric']} (95 % interval)"],
+        rows,
+        title=f"{shape}, {scores['episodes']} tasks of the {scores['split']} split",
+    )
+    if scores["paired"] is not None:
+        print_result(f"\n{comparison(scores['paired'], number, more_is_better=accuracy)}")
+
+
+def comparison(
+    paired: dict[str, Any], number: Callable[[float, float], str], *, more_is_better: bool
+) -> str:
+    """In a sentence, how the model fares against another on the same tasks."""
+    difference, half_width = paired["difference"], paired["ci95"]
+    if abs(difference) <= half_width:
+        verdict = "so no difference can be told"
+    elif (difference > 0) == more_is_better:
+        verdict = "so this model is better"
+    else:
+        verdict = "so the other model is better"
+    gap = number(difference, half_width)
+    return f"Against {paired['against']} on the same tasks the difference is {gap}, {verdict}."
+
+
+def plain(value: float, half_width: float | None = None) -> str:
+    """A number with its interval, where it is no share.
+
+    >>> plain(0.12345, 0.0021)
+    '0.1235 ± 0.0021'
+    """
+    return f"{value:.4g}" + ("" if half_width is None else f" ± {half_width:.2g}")

@@ -1,0 +1,232 @@
+"""``adapt`` and ``predict``: a new task from a handful of examples, and answers from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from quickstudy.cli.console import command, percent, print_json, print_result, print_table, say
+from quickstudy.cli.errors import Failure, WrongUse
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from quickstudy.artifact import AdaptedTask, Artifact
+
+
+def adapt(
+    artifact: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT", help="The folder of a trained model.")
+    ],
+    support: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SUPPORT", help="A folder of class folders, or a CSV or JSONL with text,label."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="TASK", help="The file to leave the task in.")
+    ],
+    earlier: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="TASK", help="Learn more about this task, begun before."),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Begin anew where the --out file exists already.")
+    ] = False,
+) -> None:
+    """Learn a new task from a few examples.
+
+    What was learned is one small file, the task, from which predict answers; the model itself stays as it is. The name
+    of a class is the name of its folder, or the text in the label column.
+
+    \b
+    Examples:
+      quickstudy adapt runs/demo/artifact photos --out photos.task
+      quickstudy adapt runs/demo/artifact more-photos --from photos.task --out photos.task
+    """
+    if out.exists() and not replace and (earlier is None or not out.samefile(earlier)):
+        raise WrongUse(
+            f"{out} exists already and is not overwritten; learn more with --from {out}, begin anew with --replace, or "
+            "choose another --out."
+        )
+    from quickstudy.artifact import load_artifact, load_task
+
+    model = load_artifact(artifact)
+    begun = None if earlier is None else load_task(earlier, model)
+    task = learn(model, support, begun)
+    keep(model, task, out)
+    known = ", ".join(task.class_names[:10]) + (", …" if len(task.class_names) > 10 else "")
+    say(f"Learned {len(task.class_names)} classes ({known}) from {task.examples} examples.")
+    print_result(str(out))
+    say(f"Try it: {command('predict', out)} INPUT")
+
+
+def learn(model: Artifact, support: Path, begun: AdaptedTask | None = None) -> AdaptedTask:
+    """The task after seeing the labelled examples of a folder or file."""
+    from quickstudy.artifact import extend
+    from quickstudy.data.labelled import read_labelled
+
+    examples = read_labelled(str(support), **model.inputs)
+    return extend(model, begun, as_inputs(model, examples.x), examples.labels)
+
+
+def keep(model: Artifact, task: AdaptedTask, out: Path) -> None:
+    """Save a task beside a note of where its model lies."""
+    from quickstudy.artifact import save_task
+
+    save_task(out, task, base=model.path)
+
+
+def as_inputs(model: Artifact, x: Any) -> Any:
+    """Examples as the model reads them: texts become tokens, tensors stay."""
+    tokenize = getattr(model.learner.encoder, "tokenize", None)
+    return tokenize(x) if tokenize is not None and isinstance(x, list) else x
+
+
+class Answers(NamedTuple):
+    """What a task says of some inputs."""
+
+    origins: list[str]
+    """Where each input came from, or the text itself."""
+    class_names: list[str]
+    probabilities: Tensor
+    """(input, way)"""
+    truth: list[str] | None
+    """The right answers, where the inputs carry them."""
+
+    @property
+    def labels(self) -> list[str]:
+        """The likeliest class of each input."""
+        return [self.class_names[i] for i in self.probabilities.argmax(1).tolist()]
+
+    @property
+    def right(self) -> int:
+        """How many answers are right."""
+        return sum(a == b for a, b in zip(self.labels, self.truth or [], strict=False))
+
+
+def predict(
+    task: Annotated[Path, typer.Argument(metavar="TASK", help="A task file that adapt left.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Images, folders of images, text files, or texts."),
+    ],
+    artifact: Annotated[
+        Path | None,
+        typer.Option(metavar="ARTIFACT", help="Its model, if that has moved since adapt."),
+    ] = None,
+    labelled: Annotated[
+        bool,
+        typer.Option(
+            "--labelled", help="The inputs carry their labels, as for adapt: give the accuracy."
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
+    ] = False,
+) -> None:
+    """Answer from a task that was learned.
+
+    Every input gets its likeliest class and that class's probability; --json gives the probabilities of all classes.
+
+    \b
+    Examples:
+      quickstudy predict photos.task new/1.jpg new/2.jpg
+      quickstudy predict photos.task held-out --labelled
+      quickstudy predict intents.task "Where is my parcel?" --json
+    """
+    from quickstudy.artifact import base_of, load_artifact, load_task
+
+    model = load_artifact(base_of(task) if artifact is None else artifact)
+    answers = ask(model, load_task(task, model), inputs, labelled=labelled)
+    if as_json:
+        print_json(answers_as_json(answers))
+    else:
+        print_answers(answers)
+
+
+def ask(
+    model: Artifact, task: AdaptedTask, inputs: list[str], *, labelled: bool = False
+) -> Answers:
+    """What a task says of files, folders or texts.
+
+    Raises:
+        Failure: a labelled input has a label that the task does not know, or the task learned from it.
+    """
+    import torch
+
+    from quickstudy.artifact import answer
+    from quickstudy.data.labelled import read_inputs, read_labelled
+
+    if not labelled:
+        x, origins = read_inputs(inputs, **model.inputs)
+        return Answers(origins, task.class_names, answer(model, task, as_inputs(model, x)), None)
+    truth: list[str] = []
+    origins = []
+    parts = []
+    for one in inputs:
+        part = read_labelled(one, **model.inputs)
+        x = as_inputs(model, part.x)
+        check_truth(task, x, part.labels, part.origins)
+        parts.append(answer(model, task, x))
+        truth += part.labels
+        origins += part.origins
+    return Answers(origins, task.class_names, torch.cat(parts), truth)
+
+
+def check_truth(task: AdaptedTask, x: Any, labels: list[str], origins: list[str]) -> None:
+    """Check that labelled examples can score a task.
+
+    Raises:
+        Failure: a label that the task does not know, or an example that it learned from.
+    """
+    from quickstudy.adapted import fingerprints
+
+    seen = set(task.seen)
+    for label, origin, mark in zip(labels, origins, fingerprints(x), strict=True):
+        if label not in task.class_names:
+            raise Failure(
+                f"The label {label!r} of {origin} is none of this task's classes, which are "
+                f"{', '.join(task.class_names)}; correct the label, or leave that input out."
+            )
+        if mark in seen:
+            raise Failure(
+                f"The task learned from {origin} itself, so it says nothing about new examples; leave that input out, or "
+                "predict without --labelled."
+            )
+
+
+def answers_as_json(answers: Answers) -> dict[str, Any]:
+    """The answers as one JSON object; with known labels also ``accuracy``, ``right`` and each ``truth``."""
+    rows = []
+    for i, (origin, label) in enumerate(zip(answers.origins, answers.labels, strict=True)):
+        shares = answers.probabilities[i].tolist()
+        row: dict[str, Any] = {"input": origin, "label": label, "probability": max(shares)}
+        if answers.truth is not None:
+            row["truth"] = answers.truth[i]
+        row["probabilities"] = dict(zip(answers.class_names, shares, strict=True))
+        rows.append(row)
+    found: dict[str, Any] = {"classes": answers.class_names, "answers": rows}
+    if answers.truth is not None:
+        found |= {"accuracy": answers.right / len(rows), "right": answers.right}
+    return found
+
+
+def print_answers(answers: Answers) -> None:
+    """The answers as a table, and the accuracy where it is known."""
+    rows = []
+    for i, (origin, label) in enumerate(zip(answers.origins, answers.labels, strict=True)):
+        row = [origin, label, percent(float(answers.probabilities[i].max()))]
+        if answers.truth is not None:
+            row.append("" if answers.truth[i] == label else f"wrong: it is {answers.truth[i]}")
+        rows.append(row)
+    headings = ["input", "answer", "probability"]
+    print_table(headings if answers.truth is None else [*headings, ""], rows)
+    if answers.truth is not None:
+        count = len(rows)
+        print_result(
+            f"\n{answers.right} of {count} right, an accuracy of {percent(answers.right / count)}."
+        )

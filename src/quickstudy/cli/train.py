@@ -1,0 +1,163 @@
+"""``train``: from a config, or from names and settings, to an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quickstudy.cli.console import command, print_result, say
+from quickstudy.cli.errors import Interrupted, WrongUse
+
+if TYPE_CHECKING:
+    from quickstudy.config import RunConfig
+
+
+def train(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", metavar="FILE", help="A YAML file that describes the run."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="What to train on: name[:path][,option=value...]."),
+    ] = None,
+    learner: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How it learns; see «quickstudy list».")
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What looks at an example; default: what fits the data."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FOLDER", help="Where to leave the run."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in the --out folder.")
+    ] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the whole config and stop.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build everything, take a step, keep nothing.")
+    ] = False,
+    steps: Annotated[
+        int | None, typer.Option(min=1, metavar="NUMBER", help="Training steps.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="Stop after so many minutes at most.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="Decides every random choice.")
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, metavar="NUMBER", help="Processes or GPUs of this machine.")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How devices share the work, such as ddp.")
+    ] = None,
+) -> None:
+    """Meta-train a model.
+
+    It learns how to learn from tasks drawn from the training classes; its best weights by the validation tasks are left
+    in the --out folder under artifact/, with the config, the checkpoints and the metrics beside it.
+
+    \b
+    Examples:
+      quickstudy train --data glyphs --learner protonet --steps 500 --out runs/first
+      quickstudy train --config runs/first/config.yaml --set training.rate=0.001 --out runs/second
+      quickstudy train --out runs/first --resume
+    """
+    from quickstudy.config import RunConfig, config_to_yaml, load_config, with_overrides
+
+    begun = out / "config.yaml" if resume and out is not None else None
+    if config is None and begun is not None and begun.exists():
+        config = begun
+    run = RunConfig() if config is None else load_config(config)
+    run = with_parts(run, data=data, learner=learner, encoder=encoder, fitting=config is None)
+    shortcuts = {
+        "training.steps": steps,
+        "training.minutes": minutes,
+        "training.seed": seed,
+        "training.devices": devices,
+        "training.strategy": strategy,
+    }
+    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    run = with_overrides(run, given + (settings or []))
+    if print_config:
+        print_result(config_to_yaml(run).rstrip())
+        return
+    if out is None and not dry_run:
+        raise WrongUse(
+            "train needs a place for its results; add --out FOLDER, such as --out runs/first."
+        )
+    train_into(run, out or Path("runs/dry"), resume=resume, dry_run=dry_run)
+
+
+def with_parts(
+    run: RunConfig, *, data: str | None, learner: str | None, encoder: str | None, fitting: bool
+) -> RunConfig:
+    """The config with other data, learner or encoder; another part starts from its own defaults.
+
+    Args:
+        run: the config to start from.
+        data: spec of the data.
+        learner: name of the learner.
+        encoder: name of the encoder.
+        fitting: where no encoder is named, take the one that fits the kind of the data.
+    """
+    from quickstudy.build import parse_spec
+    from quickstudy.config import parse_config
+    from quickstudy.data import SOURCES
+
+    changes: dict[str, object] = {}
+    if data is not None:
+        changes["data"] = data
+        source = SOURCES.get(parse_spec(data)[0])
+        if fitting and encoder is None and source is not None:
+            encoder = source.kind
+    if learner is not None and learner != run.learner["name"]:
+        changes["learner"] = learner
+    if encoder is not None and encoder != run.encoder["name"]:
+        changes["encoder"] = encoder
+    return parse_config({**run.model_dump(mode="json"), **changes})
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds a run, finished or not."""
+    return any((folder / part).exists() for part in ("artifact", "checkpoints", "metrics.csv"))
+
+
+def train_into(run: RunConfig, out: Path, *, resume: bool, dry_run: bool) -> None:
+    """Train, and print where the artifact lies; refuses to overwrite a run."""
+    from quickstudy.training import train as run_training
+
+    if not dry_run:
+        if holds_run(out) and not resume:
+            raise WrongUse(
+                f"{out} holds a run already, which is never overwritten; go on with it by --resume, or choose another "
+                "folder for --out."
+            )
+        if resume and not holds_run(out):
+            say(f"There is nothing to resume in {out} yet; starting from the beginning.")
+    try:
+        artifact = run_training(run, out, resume=resume, dry_run=dry_run)
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(
+            "Interrupted."
+            if dry_run
+            else f"Interrupted; go on with «{command('train', '--out', out, '--resume')}»."
+        ) from interrupt
+    if dry_run:
+        print_result(
+            "The dry run went well: everything was built and one step was taken; nothing was kept."
+        )
+        return
+    print_result(str(artifact.path))
+    say(f"Try it: {command('evaluate', artifact.path)}")
