@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from quickstudy.data.images import ImageSource
+from quickstudy.data.omniglot import OmniglotSource
 from quickstudy.data.source import TaskSource
+from quickstudy.data.text import TextSource
 
-SOURCES: dict[str, type[TaskSource]] = {}
+SOURCES: dict[str, type[TaskSource]] = {
+    "omniglot": OmniglotSource,
+    "images": ImageSource,
+    "text": TextSource,
+}

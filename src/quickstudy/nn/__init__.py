@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from quickstudy.nn.encoders import Encoder, ImageEncoder, VectorEncoder
+from quickstudy.nn.pretrained import HuggingFaceEncoder
 
 ENCODERS: dict[str, type[Encoder]] = {
     "image": ImageEncoder,
     "vector": VectorEncoder,
+    "text": HuggingFaceEncoder,
 }

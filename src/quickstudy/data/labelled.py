@@ -1,0 +1,214 @@
+"""A person's own examples: with labels, to adapt to; without, to be answered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from quickstudy.data.decoding import Invert, read_images
+from quickstudy.data.images import find_classes, is_image, list_images
+from quickstudy.data.records import (
+    TABLES,
+    Record,
+    cell,
+    check_columns,
+    read_records,
+    read_text,
+)
+from quickstudy.data.source import DataError
+from quickstudy.data.splitting import check_conflicts
+from quickstudy.episode import Inputs
+
+Kind = Literal["image", "text", "vector"]
+
+LABEL = "label"
+"""The column of the labels."""
+
+TEXT = "text"
+"""The column of the texts."""
+
+NOT_INPUTS = frozenset({LABEL, "group", "split"})
+"""Columns of a table of numbers that are no numbers."""
+
+
+class Labelled(NamedTuple):
+    """Examples and their labels."""
+
+    x: Inputs
+    """uint8 (example, channel, height, width), a list of texts, or float (example, column)."""
+    labels: list[str]
+    """A label for each."""
+    origins: list[str]
+    """Where each came from: a file, or ``file.csv:12`` for the record that begins on line 12."""
+
+
+def read_labelled(
+    path: str,
+    *,
+    kind: Kind,
+    size: int = 28,
+    channels: int = 1,
+    invert: Invert = "auto",
+    fewest_classes: int = 2,
+) -> Labelled:
+    """Examples with labels: a folder of class folders of images, or a table with a column ``label``.
+
+    Args:
+        path: the folder or the table (.csv, .tsv or .jsonl).
+        kind: what the examples are; numbers stand in all columns but ``label``, ``group`` and ``split``.
+        size: side of the images in pixels.
+        channels: 1 for grey images, 3 for colour.
+        invert: as in :class:`quickstudy.data.images.ImageSource`.
+        fewest_classes: 2 for a new task; 1 for more examples of a task that was begun.
+
+    Raises:
+        DataError: what was found cannot be used; says where and what to do.
+    """
+    if kind == "image":
+        found = _labelled_images(path, size=size, channels=channels, invert=invert)
+    else:
+        _check_table(path, kind)
+        records = read_records(path)
+        check_columns(path, records, [TEXT, LABEL] if kind == "text" else [LABEL])
+        origins = [f"{path}:{record.line}" for record in records]
+        labels = [cell(path, record, LABEL) for record in records]
+        if kind == "text":
+            texts = [cell(path, record, TEXT) for record in records]
+            check_conflicts(texts, labels, origins, what="text")
+            found = Labelled(texts, labels, origins)
+        else:
+            found = Labelled(_numbers(path, records), labels, origins)
+    names = sorted(set(found.labels))
+    if len(names) < fewest_classes:
+        raise DataError(
+            f"{path} holds one class, {names[0]!r}; a task needs at least {fewest_classes}. Add examples of another."
+        )
+    return found
+
+
+def read_inputs(
+    paths: Sequence[str],
+    *,
+    kind: Kind,
+    size: int = 28,
+    channels: int = 1,
+    invert: Invert = "auto",
+) -> tuple[Inputs, list[str]]:
+    """Examples without labels, and where each came from.
+
+    Args:
+        paths: for images, files or folders of them; for numbers, tables; for texts, tables with a column ``text``,
+            ``.txt`` files with a text on each line, or the texts themselves.
+        kind: what the examples are.
+        size: side of the images in pixels.
+        channels: 1 for grey images, 3 for colour.
+        invert: as in :class:`quickstudy.data.images.ImageSource`.
+
+    Returns:
+        The ``x`` and the ``origins`` of :class:`Labelled`.
+
+    Raises:
+        DataError: what was found cannot be used; says where and what to do.
+    """
+    if not paths:
+        raise DataError(
+            "There is nothing to answer; name a file, a folder or, for texts, the text itself."
+        )
+    if kind == "image":
+        files = [file for path in paths for file in _image_files(path)]
+        x, _ = read_images(files, size=size, channels=channels, invert=invert)
+        return x, [str(file) for file in files]
+    if kind == "text":
+        found = [one for place, path in enumerate(paths, start=1) for one in _texts(path, place)]
+        return [text for text, _ in found], [origin for _, origin in found]
+    tables: list[torch.Tensor] = []
+    origins: list[str] = []
+    for path in paths:
+        _check_table(path, kind)
+        records = read_records(path)
+        table = _numbers(path, records)
+        if tables and table.shape[1] != tables[0].shape[1]:
+            raise DataError(
+                f"{path} has {table.shape[1]} columns of numbers, but {paths[0]} has {tables[0].shape[1]}; give both "
+                "the same."
+            )
+        tables.append(table)
+        origins += [f"{path}:{record.line}" for record in records]
+    return torch.cat(tables), origins
+
+
+def _labelled_images(path: str, *, size: int, channels: int, invert: Invert) -> Labelled:
+    """Every image below a folder; where the folders name splits too, these do not matter here."""
+    folders = find_classes(path)
+    files = [file for one in folders for file in one.files]
+    labels = [one.name for one in folders for _ in one.files]
+    x, marks = read_images(files, size=size, channels=channels, invert=invert)
+    origins = [str(file) for file in files]
+    check_conflicts(marks, labels, origins, what="image")
+    return Labelled(x, labels, origins)
+
+
+def _check_table(path: str, kind: Kind) -> None:
+    """Check that a path is a table."""
+    if Path(path).expanduser().suffix.lower() not in TABLES:
+        columns = "text and label" if kind == "text" else "of numbers, and label"
+        raise DataError(
+            f"Found {path}; expected a table ({', '.join(sorted(TABLES))}) with the columns {columns}."
+        )
+
+
+def _image_files(path: str) -> list[Path]:
+    """An image, or the images right inside a folder."""
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return list_images(place)
+    if not place.exists():
+        raise DataError(f"There is no image {path}; name a file or a folder of images.")
+    if not is_image(place):
+        raise DataError(f"{path} does not end like an image; convert it, for example to PNG.")
+    return [place]
+
+
+def _texts(path: str, place: int) -> list[tuple[str, str]]:
+    """Texts and origins of a table, of a text file, or of one argument."""
+    suffix = Path(path).suffix.lower()
+    if suffix in TABLES:
+        records = read_records(path)
+        check_columns(path, records, [TEXT])
+        return [(cell(path, record, TEXT), f"{path}:{record.line}") for record in records]
+    if suffix == ".txt" and " " not in Path(path).name:
+        lines = read_text(path).split("\n")
+        return [(line.strip(), f"{path}:{i}") for i, line in enumerate(lines, 1) if line.strip()]
+    if not path.strip():
+        raise DataError(f"Text number {place} is empty; say something.")
+    return [(path.strip(), f"text {place}")]
+
+
+def _numbers(path: str, records: Sequence[Record]) -> torch.Tensor:
+    """All columns but the label as float32 (record, column), in the order of the first record."""
+    columns = [name for name in records[0].cells if name not in NOT_INPUTS]
+    if not columns:
+        raise DataError(
+            f"{path} has no column of numbers beside {', '.join(map(repr, records[0].cells))}; add some."
+        )
+    check_columns(path, records, columns)
+    rows = []
+    for record in records:
+        row = []
+        for column in columns:
+            try:
+                value = float(record.cells[column])
+            except ValueError:
+                value = math.nan
+            if not math.isfinite(value):
+                raise DataError(
+                    f"{path}, line {record.line}: found {record.cells[column]!r} in the column {column!r}, expected a "
+                    "number; correct it, or take the column away."
+                )
+            row.append(value)
+        rows.append(row)
+    return torch.tensor(rows, dtype=torch.float32)

@@ -1,0 +1,325 @@
+"""Pretrained text models of Hugging Face as encoders: the only module that imports transformers' models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from quickstudy.episode import WORD_PADDING, Inputs, pad_stack
+from quickstudy.nn.encoders import Encoder
+from quickstudy.nn.layers import Norm
+from quickstudy.nn.minilm import MINILM, PretrainedError, minilm_folder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+def _find(name: str, download: bool) -> str:
+    """The folder or hub name to load from, checked as far as it can be without the network."""
+    if name == MINILM:
+        return str(minilm_folder())
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise PretrainedError(
+                f"The folder {folder} holds no config.json; expected a model as save_pretrained writes it."
+            )
+        return str(folder)
+    looks_like_a_path = name.startswith(("/", ".", "~")) or name.count("/") > 1 or "\\" in name
+    if looks_like_a_path or not name:
+        raise PretrainedError(
+            f"The model folder {name!r} does not exist; expected a folder or a hub name."
+        )
+    if not download:
+        from huggingface_hub import try_to_load_from_cache
+
+        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+            raise PretrainedError(
+                f"The model {name!r} is neither a folder nor among the models downloaded before; name an existing "
+                "folder, or allow the download with download=true."
+            )
+    return name
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and load reports from transformers; what matters in them is checked here."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _load(name: str, download: bool) -> tuple[Any, Tokenizer]:
+    """Model and tokenizer; weights from safetensors only, no code from the model's folder."""
+    from transformers import AutoModel, AutoTokenizer
+
+    where = _find(name, download)
+    options: dict[str, Any] = {"local_files_only": not download, "trust_remote_code": False}
+    try:
+        with _quiet():
+            model, report = AutoModel.from_pretrained(
+                where,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **options,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(where, **options)
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise PretrainedError(
+            f"The model {name!r} cannot be loaded ({reason}); expected a folder with config.json, model.safetensors "
+            "and tokenizer.json."
+        ) from error
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise PretrainedError(
+            f"The weights of {name!r} lack {len(missing)} tensors, such as {missing[0]}; they would be random. Name a "
+            "complete model."
+        )
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise PretrainedError(
+            f"The tokenizer of {name!r} has no tokenizer.json; convert it with save_pretrained first."
+        )
+    return model, backend
+
+
+def make_exact(model: Any) -> None:
+    """Make a loaded model safe under ``vmap`` and second derivatives, in place: same names, same outputs.
+
+    Layer norms become :class:`quickstudy.nn.layers.Norm`; embeddings lose their padding index, whose rule for
+    the gradient differs inside and outside of ``vmap``; the pooling head, which nothing here uses, goes.
+    """
+    for module in model.modules():
+        if type(module) is nn.LayerNorm:
+            module.__class__ = Norm
+        elif isinstance(module, nn.Embedding):
+            module.padding_idx = None
+    if isinstance(getattr(model, "pooler", None), nn.Module):
+        model.pooler = None
+
+
+class Refinement(nn.Module):
+    """A trained layer on top of given features: ``h + W₂ GELU(W₁ Norm(h))``, at first the identity (W₂ = 0)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.expand, self.shrink = (
+            Norm(width),
+            nn.Linear(width, width),
+            nn.Linear(width, width),
+        )
+        nn.init.zeros_(self.shrink.weight)
+        nn.init.zeros_(self.shrink.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.shrink(F.gelu(self.expand(self.norm(x))))
+
+
+class HuggingFaceEncoder(Encoder):
+    """A text model of Hugging Face: tokens in, one vector a text out.
+
+    ``z = pool(model(tokens))``, ``z ← √width · z / ‖z‖`` if ``normalise``, then ``layers`` trained layers.
+
+    A frozen model's vectors never change, so they are computed once and kept on disk
+    (:func:`quickstudy.nn.features.cached_features`); ``forward`` takes such vectors in place of tokens.
+
+    Args:
+        model: ``minilm`` (Wang et al. 2020, MiniLM; weights of sentence-transformers/all-MiniLM-L6-v2), the folder
+            of a model as ``save_pretrained`` writes it, or a name on the hub.
+        frozen: the pretrained weights stay as they are, without dropout.
+        pooling: ``mean`` over the words, or ``cls``, the first one.
+        words: most tokens of a text; what is longer is cut off.
+        normalise: bring each vector to length √width, so that its features have about unit variance.
+        layers: trained layers on top; they start as the identity.
+        download: fetch a model of the hub if it is not on this machine.
+
+    Inputs: int64 (example, word) with -1 for padding, or float (example, features) from :meth:`features`.
+
+    Raises:
+        PretrainedError: the model is missing, altered, or not of a usable kind.
+    """
+
+    kind = "text"
+    pretrained = True
+    model: Any
+    """The model of transformers."""
+
+    def __init__(
+        self,
+        model: str = MINILM,
+        *,
+        frozen: bool = True,
+        pooling: Literal["mean", "cls"] = "mean",
+        words: int = 64,
+        normalise: bool = True,
+        layers: int = 1,
+        download: bool = False,
+    ) -> None:
+        super().__init__()
+        self._build(*_load(model, download), frozen, pooling, words, normalise, layers)
+
+    @classmethod
+    def from_assets(cls, assets: Mapping[str, bytes], **options: Any) -> Self:
+        """An encoder of the same shape as the one whose :meth:`assets` these are, with random weights.
+
+        Nothing is looked up anywhere, so an artifact works where the pretrained model does not exist.
+
+        Args:
+            assets: file name to content.
+            options: those of the constructor; where the model came from does not matter any more.
+
+        Raises:
+            PretrainedError: a file is missing or damaged.
+        """
+        from tokenizers import Tokenizer
+        from transformers import AutoConfig, AutoModel
+
+        defaults: dict[str, Any] = {
+            "frozen": True,
+            "pooling": "mean",
+            "words": 64,
+            "normalise": True,
+            "layers": 1,
+        }
+        chosen = defaults | {name: value for name, value in options.items() if name in defaults}
+        try:
+            config = AutoConfig.for_model(**json.loads(assets["config.json"]))
+            model = AutoModel.from_config(config, trust_remote_code=False)
+            tokenizer = Tokenizer.from_str(assets["tokenizer.json"].decode())
+        except Exception as error:  # the tokenizers library raises bare exceptions
+            raise PretrainedError(
+                f"The saved text encoder is damaged: {error}. Copy the artifact again."
+            ) from error
+        encoder = cls.__new__(cls)
+        Encoder.__init__(encoder)
+        encoder._build(model, tokenizer, **chosen)
+        return encoder
+
+    def assets(self) -> dict[str, bytes]:
+        """Beside the weights, what rebuilds this encoder: the model's shape and its tokenizer."""
+        config = self.model.config.to_dict()
+        config.pop("_name_or_path", None)
+        return {
+            "config.json": json.dumps(config, indent=2, sort_keys=True).encode(),
+            "tokenizer.json": self._tokenizer.to_str().encode(),
+        }
+
+    def _build(
+        self,
+        model: Any,
+        tokenizer: Tokenizer,
+        frozen: bool,
+        pooling: str,
+        words: int,
+        normalise: bool,
+        layers: int,
+    ) -> None:
+        if pooling not in ("mean", "cls"):
+            raise PretrainedError(f"pooling must be mean or cls; found {pooling!r}.")
+        longest = getattr(model.config, "max_position_embeddings", None) or words
+        if not 3 <= words <= longest:
+            raise PretrainedError(
+                f"words must lie between 3 and {longest} for this model; found {words}."
+            )
+        if getattr(model.config, "is_encoder_decoder", False):
+            raise PretrainedError(
+                f"The model is of the kind {model.config.model_type}, an encoder with a decoder; name an encoder such "
+                "as BERT."
+            )
+        make_exact(model)
+        self.model, self._tokenizer = model, tokenizer
+        self._tokenizer.enable_truncation(max_length=words)
+        self._tokenizer.no_padding()
+        self.frozen, self.pooling, self.normalise = frozen, pooling, normalise
+        self.width = int(model.config.hidden_size)
+        self._padding = int(getattr(model.config, "pad_token_id", None) or 0)
+        self.bytes_per_example = (
+            4 * words * int(getattr(model.config, "intermediate_size", 0) or 4 * self.width)
+        )
+        self.layers = nn.Sequential(*(Refinement(self.width) for _ in range(layers)))
+        model.requires_grad_(not frozen)
+        self.train(self.training)
+        self._causal = self._looks_back_only()
+
+    @torch.no_grad()
+    def _looks_back_only(self) -> bool:
+        """Whether a word never sees those behind it, found by trying: a ready mask has to say so itself."""
+        training = self.model.training
+        pair = torch.tensor(
+            [[self._padding + 1, self._padding + 2], [self._padding + 1, self._padding + 3]]
+        )
+        first = self.model.eval()(input_ids=pair).last_hidden_state[:, 0]
+        self.model.train(training)
+        return bool(torch.equal(first[0], first[1]))
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch dropout of the trained parts on or off; a frozen model never has any."""
+        super().train(mode)
+        if self.frozen:
+            self.model.eval()
+        return self
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Texts as int64 (example, word), -1 for padding, as wide as the longest text needs.
+
+        Raises:
+            PretrainedError: something else than texts was given.
+        """
+        for i, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise PretrainedError(f"Expected texts; found {type(text).__name__} at place {i}.")
+        if not texts:
+            return torch.zeros(0, 0, dtype=torch.int64)
+        encoded = self._tokenizer.encode_batch(list(texts))
+        return pad_stack([torch.tensor(each.ids, dtype=torch.int64) for each in encoded])
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the pretrained model alone makes of tokens (example, word): float (example, width)."""
+        exists = x != WORD_PADDING
+        dtype = next(self.model.parameters()).dtype
+        visible = exists[:, None, None, :]
+        if self._causal:
+            words = x.shape[1]
+            visible = visible & torch.ones(words, words, dtype=torch.bool, device=x.device).tril()
+        # A ready float mask: transformers builds one from a flat mask with a branch on the data, which vmap refuses,
+        # and a boolean one is silently wrong under eager attention. The least float, not minus infinity, keeps
+        # texts without any word, which are padding of the task, free of NaN.
+        hidden_by = torch.zeros(visible.shape, dtype=dtype, device=x.device)
+        mask = hidden_by.masked_fill(~visible, torch.finfo(dtype).min)
+        mask = mask.expand(-1, 1, x.shape[1], x.shape[1])
+        tokens = torch.where(exists, x, self._padding)
+        hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
+        if self.pooling == "cls":
+            pooled = hidden[:, 0]
+        else:
+            weight = exists[..., None].to(hidden.dtype)
+            pooled = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
+        return F.normalize(pooled, dim=-1) * self.width**0.5 if self.normalise else pooled
+
+    def forward(self, x: Inputs) -> Tensor:
+        if x.is_floating_point():
+            if x.ndim != 2 or x.shape[1] != self.width:
+                raise ValueError(
+                    f"Features of shape {tuple(x.shape[1:])}, but this encoder makes {self.width} of each text; give "
+                    "it tokens, or features that it made."
+                )
+            return self.layers(x.to(next(self.model.parameters()).dtype))
+        return self.layers(self.features(x))
