@@ -1,0 +1,87 @@
+"""Random variations of images that keep their class: turn, scale, shear, shift, wave, stroke weight."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How far images are varied; every amount is drawn evenly between plus and minus the bound.
+
+    Args:
+        turn: degrees.
+        scale: change of size on each axis, as a fraction.
+        shear: change of x along y, as a fraction.
+        shift: of the image's side.
+        wave: elastic displacement, of the image's side.
+        weight: thicker (up to 1: a pixel on each side) or thinner.
+        lean: largest share of the weight's range that thins instead of thickening; 0.5 for as much of either.
+    """
+
+    turn: float = 10.0
+    scale: float = 0.1
+    shear: float = 0.1
+    shift: float = 0.05
+    wave: float = 0.0
+    weight: float = 0.0
+    lean: float = 0.5
+
+
+def vary(
+    images: Tensor, variation: Variation, generator: torch.Generator, *, size: int | None = None
+) -> Tensor:
+    """Vary each image by itself, in one pass over the batch.
+
+    Args:
+        images: uint8 (example, channel, height, width), ink bright on dark.
+        variation: the bounds.
+        generator: decides every amount.
+        size: side of the result; that of the images when absent.
+
+    Returns:
+        uint8 (example, channel, size, size).
+
+    >>> still = Variation(turn=0, scale=0, shear=0, shift=0)
+    >>> picture = torch.randint(0, 255, (1, 1, 8, 8), dtype=torch.uint8)
+    >>> int((vary(picture, still, torch.Generator()).int() - picture.int()).abs().max()) <= 1
+    True
+    """
+    count, side = len(images), size or images.shape[-1]
+
+    def amount(bound: float) -> Tensor:
+        return (torch.rand(count, generator=generator) * 2 - 1) * bound
+
+    angle = amount(variation.turn * math.pi / 180)
+    wide, high, shear = (
+        1 + amount(variation.scale),
+        1 + amount(variation.scale),
+        amount(variation.shear),
+    )
+    cos, sin = angle.cos(), angle.sin()
+    theta = torch.stack(
+        [
+            torch.stack([cos / wide, shear - sin, amount(2 * variation.shift)], 1),
+            torch.stack([sin, cos / high, amount(2 * variation.shift)], 1),
+        ],
+        1,
+    )
+    grid = F.affine_grid(theta, [count, 1, side, side], align_corners=False)
+    if variation.wave:
+        knots = torch.randn(count, 2, 5, 5, generator=generator) * (2 * variation.wave)
+        wave = F.interpolate(knots, size=(side, side), mode="bilinear", align_corners=True)
+        grid = grid + wave.permute(0, 2, 3, 1)
+    out = F.grid_sample(images.float(), grid, align_corners=False)
+    if variation.weight:
+        drawn = torch.rand(count, 1, 1, 1, generator=generator)
+        weight = (
+            variation.weight * (drawn - variation.lean) / max(variation.lean, 1 - variation.lean)
+        )
+        thick, thin = F.max_pool2d(out, 3, 1, 1), -F.max_pool2d(-out, 3, 1, 1)
+        out = out + weight.clamp(min=0) * (thick - out) + weight.clamp(max=0) * (out - thin)
+    return out.round_().clamp_(0, 255).to(torch.uint8)

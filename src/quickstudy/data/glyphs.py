@@ -1,0 +1,226 @@
+"""Glyphs: the letters of fourteen scripts, rendered from the fonts that matplotlib carries. No download."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import unicodedata
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+
+from quickstudy.cache import Array, digest, remember
+from quickstudy.data.augment import Variation, vary
+from quickstudy.data.source import SPLITS, DataError, Pool, Split, TaskSource
+from quickstudy.data.splitting import check_split
+from quickstudy.episode import Inputs
+
+FACES = (
+    *(f"DejaVuSans{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
+    *(f"DejaVuSansMono{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
+    *(f"DejaVuSerif{style}" for style in ("", "-Bold", "-Italic", "-BoldItalic")),
+    *(f"STIXGeneral{style}" for style in ("", "Bol", "Italic", "BolIta")),
+)
+"""The sixteen faces; DejaVu is free to use and change, STIX comes under the SIL Open Font License."""
+
+
+class Script(NamedTuple):
+    """A group of letters: its name, how the Unicode names of its letters begin, and its split."""
+
+    name: str
+    word: str
+    split: Split
+
+
+SCRIPTS = (
+    Script("Latin", "LATIN", "train"),
+    Script("Cyrillic", "CYRILLIC", "train"),
+    Script("Arabic", "ARABIC", "train"),
+    Script("Canadian Aboriginal", "CANADIAN SYLLABICS", "train"),
+    Script("Lisu", "LISU", "train"),
+    Script("Greek", "GREEK", "validation"),
+    Script("Old Italic", "OLD ITALIC", "validation"),
+    Script("Ogham", "OGHAM", "validation"),
+    Script("Georgian", "GEORGIAN", "test"),
+    Script("Armenian", "ARMENIAN", "test"),
+    Script("Hebrew", "HEBREW", "test"),
+    Script("Tifinagh", "TIFINAGH", "test"),
+    Script("Lao", "LAO", "test"),
+    Script("N'Ko", "NKO", "test"),
+)
+"""Whole scripts are held out, so that every letter of the test is new."""
+
+SIZE = 28
+"""Pixels of a side of the finished image."""
+
+EXAMPLES = 20
+"""Drawings of each letter, as many as Omniglot has."""
+
+CANVAS = 64
+"""Pixels of the square in which a letter is drawn before it is varied."""
+
+DRAWN = Variation(turn=20, scale=0.25, shear=0.25, shift=0.1, wave=0.03, weight=0.3)
+"""How far two examples of a letter differ beside their face."""
+
+
+TRAINING = Variation(turn=10, scale=0.15, shear=0.15, shift=0.05, wave=0.02, weight=0.5, lean=0.7)
+"""How far training examples are varied once more, afresh in every episode."""
+
+
+def font_folder() -> Path:
+    """Where matplotlib keeps its fonts.
+
+    Raises:
+        DataError: matplotlib is not installed.
+    """
+    found = importlib.util.find_spec("matplotlib")
+    if found is None or found.origin is None:
+        raise DataError(
+            "The glyphs are drawn from the fonts of matplotlib, which is not installed; "
+            'run pip install "quickstudy[glyphs]".'
+        )
+    return Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"
+
+
+def draw(character: str, font: ImageFont.FreeTypeFont) -> Array:
+    """A letter in white on black, scaled to fill most of the canvas, uint8 (height, width).
+
+    Proportions are kept, so a dash stays a dash.
+    """
+    left, top, right, bottom = font.getbbox(character)
+    wide, high = int(right - left), int(bottom - top)
+    image = Image.new("L", (wide, high))
+    ImageDraw.Draw(image).text((-left, -top), character, font=font, fill=255)
+    side = int(CANVAS * 0.72)
+    scale = side / max(wide, high)
+    image = image.resize(
+        (max(1, round(wide * scale)), max(1, round(high * scale))), Image.Resampling.BILINEAR
+    )
+    canvas = Image.new("L", (CANVAS, CANVAS))
+    canvas.paste(image, ((CANVAS - image.width) // 2, (CANVAS - image.height) // 2))
+    return np.asarray(canvas)
+
+
+def is_letter(character: str, script: str) -> bool:
+    """Whether a character is an undecorated letter of a script.
+
+    Letters that Unicode composes of others (accents, ligatures, presentation forms) are no classes of their own.
+    """
+    return (
+        unicodedata.category(character) in ("Lu", "Ll", "Lo")
+        and unicodedata.name(character, "").startswith(script + " ")
+        and unicodedata.normalize("NFKD", character) == character
+    )
+
+
+def draw_everything() -> dict[str, Array]:
+    """Every letter, drawn :data:`EXAMPLES` times with a face and a variation of its own.
+
+    A shape that several scripts share is one class: it belongs to the test scripts first, then to
+    validation, so no shape is in two splits.
+
+    Returns:
+        ``codes`` (letter,), ``scripts`` (letter,), and ``pixels``, uint8 (letter, example, 1, 28, 28).
+    """
+    from matplotlib.ft2font import FT2Font
+
+    paths = [str(font_folder() / f"{face}.ttf") for face in FACES]
+    charmaps = [set(FT2Font(path).get_charmap()) for path in paths]
+    fonts = [ImageFont.truetype(path, CANVAS) for path in paths]
+    generator = torch.Generator().manual_seed(0)
+    seen: set[bytes] = set()
+    codes: list[int] = []
+    scripts: list[int] = []
+    drawings: list[Array] = []
+    chosen: list[torch.Tensor] = []
+    for which, script in reversed(list(enumerate(SCRIPTS))):
+        for code in sorted(set().union(*charmaps)):
+            if not is_letter(chr(code), script.word):
+                continue
+            having = [font for font, has in zip(fonts, charmaps, strict=True) if code in has]
+            versions = [draw(chr(code), font) for font in having]
+            if versions[0].tobytes() in seen:
+                continue
+            seen.add(versions[0].tobytes())
+            deal = torch.randperm(len(versions), generator=generator).repeat(EXAMPLES)[:EXAMPLES]
+            chosen.append(len(drawings) + deal)
+            drawings += versions
+            codes.append(code)
+            scripts.append(which)
+    half = F.avg_pool2d(torch.from_numpy(np.stack(drawings))[:, None].float(), 2).to(torch.uint8)
+    rows = torch.cat(chosen).split(4096)
+    varied = torch.cat([vary(half[part], DRAWN, generator, size=SIZE) for part in rows])
+    return {
+        "codes": np.array(codes),
+        "scripts": np.array(scripts),
+        "pixels": varied.unflatten(0, (len(codes), EXAMPLES)).numpy(),
+    }
+
+
+class Glyphs(TaskSource):
+    """Letters of fourteen scripts in sixteen faces, turned, stretched, bent, thick and thin.
+
+    Latin, Cyrillic, Arabic, Canadian Aboriginal and Lisu letters are for training; Greek, Old
+    Italic and Ogham for validation; Georgian, Armenian, Hebrew, Tifinagh, Lao and N'Ko are not seen
+    before the test. Groups are scripts. Nothing is downloaded.
+
+    Args:
+        path: nothing; the glyphs are drawn, not read.
+        rotations: letters turned by 90, 180 and 270 degrees are further training classes.
+
+    Raises:
+        DataError: a path was given, or matplotlib is not installed.
+    """
+
+    kind: ClassVar[Literal["image", "text", "vector"]] = "image"
+
+    def __init__(self, path: str | None = None, *, rotations: bool = True) -> None:
+        if path:
+            raise DataError(
+                f"The glyphs are drawn, not read from {path!r}; use the name glyphs alone, or "
+                f"images:{path} for a folder of class folders."
+            )
+        font_folder()
+        self.rotations = rotations
+        versions = [importlib.metadata.version(name) for name in ("matplotlib", "pillow")]
+        key = digest([1, FACES, SCRIPTS, DRAWN, CANVAS, SIZE, EXAMPLES, *versions])
+        self.arrays = remember("glyphs", key, draw_everything)
+
+    def pool(self, split: Split) -> Pool:
+        check_split(split)
+        own = [which for which, script in enumerate(SCRIPTS) if script.split == split]
+        members = np.flatnonzero(np.isin(self.arrays["scripts"], own))
+        pixels = torch.from_numpy(self.arrays["pixels"][members])
+        groups = torch.tensor([own.index(which) for which in self.arrays["scripts"][members]])
+        names = [chr(code) for code in self.arrays["codes"][members].tolist()]
+        turns = range(4) if self.rotations and split == "train" else range(1)
+        turned = torch.cat([torch.rot90(pixels, turn, (-2, -1)) for turn in turns])
+        return Pool(
+            x=turned.flatten(0, 1),
+            counts=torch.full((len(turned),), EXAMPLES),
+            class_names=[
+                f"{name} turned {90 * turn}" if turn else name for turn in turns for name in names
+            ],
+            groups=groups.repeat(len(turns)),
+            group_names=[SCRIPTS[which].name for which in own],
+        )
+
+    def augment(self, x: Inputs, generator: torch.Generator) -> Inputs:
+        return vary(x, TRAINING, generator)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": "glyphs",
+            "title": "Letters of fourteen scripts, drawn from the fonts that matplotlib carries",
+            "licence": "DejaVu fonts: free to use, change and share; STIX fonts: SIL Open Font "
+            "License 1.1",
+            "splits": {
+                split: {"classes": pool.classes, "examples": int(pool.counts.sum())}
+                for split in SPLITS
+                for pool in [self.pool(split)]
+            },
+        }
