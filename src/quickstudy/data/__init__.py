@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from quickstudy.data.glyphs import GlyphSource
 from quickstudy.data.images import ImageSource
 from quickstudy.data.omniglot import OmniglotSource
-from quickstudy.data.glyphs import Glyphs
 from quickstudy.data.source import TaskSource
 from quickstudy.data.text import TextSource
 
 SOURCES: dict[str, type[TaskSource]] = {
+    "glyphs": GlyphSource,
     "omniglot": OmniglotSource,
     "images": ImageSource,
     "text": TextSource,

@@ -161,7 +161,7 @@ def draw_everything() -> dict[str, Array]:
     }
 
 
-class Glyphs(TaskSource):
+class GlyphSource(TaskSource):
     """Letters of fourteen scripts in sixteen faces, turned, stretched, bent, thick and thin.
 
     Latin, Cyrillic, Arabic, Canadian Aboriginal and Lisu letters are for training; Greek, Old
