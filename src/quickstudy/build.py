@@ -122,7 +122,12 @@ def options_of(cls: type) -> dict[str, inspect.Parameter]:
     return {each.name: each for each in parameters if each.name not in ("encoder", "path")}
 
 
-def _look_up(kind: str, name: str, known: Mapping[str, type[T]]) -> type[T]:
+def look_up(kind: str, name: str, known: Mapping[str, type[T]]) -> type[T]:
+    """The class of that name.
+
+    Raises:
+        BuildError: there is none; lists those that there are.
+    """
     if name not in known:
         raise BuildError(
             f"There is no {kind} named {name!r}; the {kind}s are {', '.join(sorted(known))}."
@@ -156,7 +161,12 @@ def _make(
         raise BuildError(
             f"The {kind} {name!r} needs the option {missing[0]!r} ({_describe(hints.get(missing[0], Any))})."
         )
-    return cls(*first, **values)
+    try:
+        return cls(*first, **values)
+    except ValueError as error:
+        if type(error) is ValueError:  # an option out of range; other errors know more
+            raise BuildError(f"The {kind} {name!r} cannot be built: {error}") from error
+        raise
 
 
 def build_source(spec: str) -> TaskSource:
@@ -167,7 +177,7 @@ def build_source(spec: str) -> TaskSource:
         DataError: the data cannot be used.
     """
     name, path, options = parse_spec(spec)
-    cls = _look_up("data source", name, SOURCES)
+    cls = look_up("data source", name, SOURCES)
     takes_path = inspect.signature(cls).parameters.get("path")
     if path is not None and takes_path is None:
         raise BuildError(f"The data source {name!r} takes no path; found {path!r}.")
@@ -188,13 +198,13 @@ def build_encoder(encoder: Mapping[str, Any]) -> Encoder:
     """The encoder that a mapping of a name and options describes.
 
     Raises:
-        BuildError: a name, an option or a value that does not exist.
+        BuildError: a name, an option or a value that does not exist, or a value out of range.
 
     >>> build_encoder({"name": "vector", "inputs": "3", "width": 8}).width
     8
     """
     name, options = _named("encoder", encoder)
-    cls = _look_up("encoder", name, ENCODERS)
+    cls = look_up("encoder", name, ENCODERS)
     return _make("encoder", name, cls, (), options)
 
 
@@ -205,7 +215,7 @@ def build_learner(learner: Mapping[str, Any], encoder: Mapping[str, Any]) -> Lea
         BuildError: a name, an option or a value that does not exist.
     """
     name, options = _named("learner", learner)
-    cls = _look_up("learner", name, LEARNERS)
+    cls = look_up("learner", name, LEARNERS)
     return _make("learner", name, cls, (build_encoder(encoder),), options)
 
 

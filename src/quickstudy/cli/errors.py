@@ -54,7 +54,7 @@ def sentence(text: str) -> str:
     "No such command 'x'."
     """
     line = " ".join(text.split())
-    return line if line.endswith((".", "?", "!", "»")) else line + "."
+    return line if line.endswith((".", "?", "!")) else line + "."
 
 
 def explain(error: BaseException) -> tuple[str, int]:

@@ -194,7 +194,7 @@ def check_truth(task: AdaptedTask, x: Any, labels: list[str], origins: list[str]
             )
         if mark in seen:
             raise Failure(
-                f"The task learned from {origin} itself, so it says nothing about new examples; leave that input out, or "
+                f"The task learned from {origin} itself, which therefore cannot test it; leave that input out, or "
                 "predict without --labelled."
             )
 

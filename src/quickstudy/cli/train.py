@@ -111,22 +111,30 @@ def with_parts(
         learner: name of the learner.
         encoder: name of the encoder.
         fitting: where no encoder is named, take the one that fits the kind of the data.
+
+    Raises:
+        BuildError: a name that does not exist.
     """
-    from quickstudy.build import parse_spec
+    from quickstudy.build import look_up, parse_spec
     from quickstudy.config import parse_config
     from quickstudy.data import SOURCES
+    from quickstudy.learners import LEARNERS
+    from quickstudy.nn import ENCODERS
 
     changes: dict[str, object] = {}
     if data is not None:
         changes["data"] = data
-        source = SOURCES.get(parse_spec(data)[0])
-        if fitting and encoder is None and source is not None:
-            encoder = source.kind
+        if fitting and encoder is None:
+            encoder = look_up("data source", parse_spec(data)[0], SOURCES).kind
     if learner is not None and learner != run.learner["name"]:
         changes["learner"] = learner
     if encoder is not None and encoder != run.encoder["name"]:
         changes["encoder"] = encoder
-    return parse_config({**run.model_dump(mode="json"), **changes})
+    run = parse_config({**run.model_dump(mode="json"), **changes})
+    look_up("data source", parse_spec(run.data)[0], SOURCES)
+    look_up("learner", run.learner["name"], LEARNERS)
+    look_up("encoder", run.encoder["name"], ENCODERS)
+    return run
 
 
 def holds_run(folder: Path) -> bool:
