@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quickstudy.data.source import EpisodeDesign, Episodes, Pool, Split, TaskSource
 from quickstudy.episode import Episode, Inputs, leaves, tree_map, without_support
@@ -30,16 +30,16 @@ Progress = Callable[[int, int], None]
 
 
 @contextmanager
-def answering(learner: Learner, device: torch.device | str = "cpu") -> Iterator[Learner]:
-    """The learner on ``device``, in evaluation mode and without gradients; its modes are put back afterwards."""
-    modes = [(module, module.training) for module in learner.modules()]
-    learner.to(device).eval()
+def answering(module: nn.Module, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Keep a learner or an encoder on ``device``, in evaluation mode and without gradients; its modes are put back."""
+    modes = [(each, each.training) for each in module.modules()]
+    module.to(device).eval()
     try:
         with torch.no_grad():
-            yield learner
+            yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for each, mode in modes:
+            each.training = mode
 
 
 def answer_batch(learner: Learner, episode: Episode, *, adapted: bool = True) -> Tensor:
@@ -118,7 +118,7 @@ class EncodedPool(FixedPool):
     """A pool whose examples are what an encoder makes of another pool's, each encoded when it is first required."""
 
     def __init__(self, pool: Pool, encoder: Encoder, device: torch.device | str) -> None:
-        self.raw, self.encoder, self.device = pool.x, encoder.to(device).eval(), device
+        self.raw, self.encoder, self.device = pool.x, encoder, device
         example = self.encoded(torch.zeros(1, dtype=torch.int64))
         count = int(pool.counts.sum())
         self.known = torch.zeros(count, dtype=torch.bool)
@@ -136,7 +136,7 @@ class EncodedPool(FixedPool):
     def encoded(self, rows: Tensor) -> Tensor:
         """Vectors (row, width) of some rows."""
         x = tree_map(lambda tensor: tensor[rows].to(self.device)[None], self.raw)
-        with torch.no_grad():
+        with answering(self.encoder, self.device):
             return encode(self.encoder, x)[0].cpu()
 
     def require(self, rows: Tensor) -> None:

@@ -38,6 +38,7 @@ def interval(scores: Tensor) -> tuple[float, float]:
     Raises:
         ValueError: fewer than two tasks.
 
+    >>> import torch
     >>> [round(number, 4) for number in interval(torch.tensor([0.5, 0.7, 0.6]))]
     [0.6, 0.2484]
     """

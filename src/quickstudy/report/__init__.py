@@ -1,0 +1,121 @@
+"""Reports: one HTML file that says how well an artifact learns, shows it at work, and how to make it again."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from quickstudy.data.source import EpisodeDesign, Split, TaskSource, span
+from quickstudy.evaluation import accuracy_by_shot, calibration, contest_of
+from quickstudy.likelihood import Categorical
+from quickstudy.report import page, words
+from quickstudy.report.drawn import draw_task
+from quickstudy.report.facts import hardware, learning_curves, versions
+
+if TYPE_CHECKING:
+    from quickstudy.artifact import Artifact
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    path: str | Path,
+    *,
+    artifact: Artifact,
+    evaluations: Sequence[Mapping[str, Any]],
+    run: str | Path | None = None,
+    source: TaskSource | None = None,
+    episodes: int = 100,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Write one self-contained HTML file; nothing in it is loaded from elsewhere and nothing runs.
+
+    Args:
+        path: the file to write, whole or not at all.
+        artifact: what the report is about.
+        evaluations: results of :func:`quickstudy.evaluation.evaluate`; the first one decides which tasks the pictures
+            and charts are made of.
+        run: the folder of the training run, whose ``metrics.csv`` gives the learning curve.
+        source: where the tasks come from; by default the data that the artifact was trained on.
+        episodes: tasks for each point of the charts.
+        device: where to compute.
+
+    Raises:
+        ValueError: no evaluation was given.
+        OSError: the file cannot be written; an older one in its place survives.
+    """
+    from quickstudy.build import build_source
+    from quickstudy.config import config_to_yaml
+    from quickstudy.durable import write_file
+
+    if not evaluations:
+        raise ValueError("A report needs at least one evaluation; none was given.")
+    first, config = evaluations[0], artifact.config
+    learner = artifact.learner
+    if source is None:
+        source = build_source(config.data)
+    sections = [page.score_cards(evaluations)]
+    if isinstance(learner.likelihood, Categorical):
+        sections += _at_work(artifact, source, first, episodes, device)
+    if run is not None:
+        curves = learning_curves(Path(run) / "metrics.csv")
+        sections.append(page.learning(curves, learner.likelihood.metric))
+    seeds = {f"evaluation {words.design_name(each)}": str(each["seed"]) for each in evaluations}
+    groups = {
+        "Seeds": {"training": str(config.training.seed), **seeds},
+        "Versions": versions(),
+        "This machine": hardware(),
+    }
+    sections.append(page.run_facts(groups, config_to_yaml(config)))
+    write_file(
+        Path(path),
+        page.page(
+            title=f"{config.learner['name']} on {config.data}",
+            eyebrow="quickstudy report",
+            lead=words.headline(first),
+            sections=sections,
+            footer=f"<p>Artifact {html.escape(artifact.id)}, {_parameters(artifact):,} parameters.</p>",
+        ).encode(),
+    )
+
+
+def _parameters(artifact: Artifact) -> int:
+    return sum(parameter.numel() for parameter in artifact.learner.parameters())
+
+
+def _at_work(
+    artifact: Artifact,
+    source: TaskSource,
+    scores: Mapping[str, Any],
+    episodes: int,
+    device: torch.device | str,
+) -> list[str]:
+    """The sections that show a classifier at work on tasks like those of an evaluation."""
+    from quickstudy.build import build_encoder
+
+    split: Split = scores["split"]
+    seed, inside = int(scores["seed"]), bool(scores["within_group"])
+    design = EpisodeDesign(
+        span(scores["way"]), span(scores["shot"]), int(scores["queries"]), inside
+    )
+    contest = contest_of(
+        artifact.learner,
+        source,
+        split=split,
+        seed=seed,
+        untrained=lambda: build_encoder(artifact.config.encoder),
+        device=device,
+    )
+    by_shot = accuracy_by_shot(contest, design, episodes=episodes)
+    found = calibration(contest, design, episodes=episodes)
+    drawn = draw_task(artifact.learner, source, design, split=split, seed=seed, device=device)
+    way = f"{words.some(scores['way'])}-way" + (" within a group" if inside else "")
+    return [
+        page.shots_and_calibration(by_shot, found, way, episodes),
+        page.drawn_task(drawn, source.kind, seed),
+        page.confusions(drawn, source.kind),
+    ]

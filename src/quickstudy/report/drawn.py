@@ -1,0 +1,114 @@
+"""One task drawn from the data, and what a learner answered: pictures, texts or numbers."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from quickstudy.data.source import EpisodeDesign, Episodes, Pool, Split, TaskSource, span
+from quickstudy.episode import leaves
+from quickstudy.evaluation import answer_batch, answering
+from quickstudy.learners.base import Learner
+from quickstudy.likelihood import Categorical
+
+LARGEST_PICTURE = 96
+"""Pixels; larger pictures are shrunk before they are put into the page."""
+SHOWN = 5
+"""Queries of each class that are shown."""
+
+
+class Drawn(NamedTuple):
+    """One task and the answers to its queries."""
+
+    class_names: list[str]
+    support: list[list[str]]
+    """HTML of each support example, by class."""
+    queries: list[list[str]]
+    """HTML of each query, by class."""
+    probabilities: Tensor
+    """(class, query, way)."""
+
+    @property
+    def answers(self) -> Tensor:
+        """int64 (class, query), the class that was answered."""
+        return self.probabilities.argmax(-1)
+
+
+def draw_task(
+    learner: Learner,
+    source: TaskSource,
+    design: EpisodeDesign,
+    *,
+    split: Split = "test",
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Drawn:
+    """The first task of a seed, as the learner answers it.
+
+    Args:
+        design: of the task; of a range of ways or shots the largest is taken.
+
+    Raises:
+        DataError: the split cannot fill the design.
+    """
+    whole = EpisodeDesign(
+        span(design.way)[1], span(design.shot)[1], design.queries, design.within_group
+    )
+    source.prepare(learner.encoder)
+    episodes = Episodes(source, split, whole, seed=seed)
+    episode = episodes[0].to(device)
+    with answering(learner, device):
+        outputs = answer_batch(learner, episode)
+    likelihood = cast(Categorical, learner.likelihood)
+    probabilities = likelihood.probabilities(outputs, episode.context)[0].cpu()
+    classes, support, queries = (part[0] for part in episodes.rows(0))
+    pool = source.pool(split)
+    shown = Shown(source, pool, split)
+    return Drawn(
+        class_names=[pool.class_names[i] for i in classes.tolist()],
+        support=[[shown.example(row) for row in rows] for rows in support.tolist()],
+        queries=[[shown.example(row) for row in rows] for rows in queries.tolist()],
+        probabilities=probabilities.unflatten(0, (len(classes), -1)),
+    )
+
+
+class Shown:
+    """Examples of a pool as HTML."""
+
+    def __init__(self, source: TaskSource, pool: Pool, split: Split) -> None:
+        self.kind, self.pool = source.kind, pool
+        self.texts: Sequence[str] | None = source.texts(split) if source.kind == "text" else None
+
+    def example(self, row: int) -> str:
+        """One example: an ``img`` element, or escaped text."""
+        if self.texts is not None:
+            return escape(self.texts[row])
+        x = leaves(self.pool.x)[0][row]
+        if self.kind == "image":
+            return f'<img alt="" src="{picture(x)}"{" class=ink" if is_ink(x) else ""}>'
+        numbers = [f"{number:.3g}" for number in x.flatten()[:6].tolist()]
+        return escape(", ".join(numbers) + (", …" if x.numel() > 6 else ""))
+
+
+def picture(x: Tensor) -> str:
+    """An image (channel, height, width), uint8 or float in 0 … 1, as the address of an embedded PNG."""
+    if x.is_floating_point():
+        x = (x.clamp(0, 1) * 255).round().to(torch.uint8)
+    array = x[0].numpy() if len(x) == 1 else x[:3].permute(1, 2, 0).numpy()
+    image = Image.fromarray(array)
+    image.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def is_ink(x: Tensor) -> bool:
+    """Whether an image is a bright drawing on plain black, which a page may show as ink on its own paper."""
+    return len(x) == 1 and float((x == 0).float().mean()) > 0.5

@@ -1,0 +1,231 @@
+"""The charts of a report, as inline SVG whose colours follow the page's theme.
+
+Drawn with matplotlib's ``Figure``, without pyplot, so no figure outlives its function. Each colour below is written
+into the SVG as a placeholder and then replaced by the variable of the style sheet that it stands for.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import Any
+
+from torch import Tensor
+
+from quickstudy.evaluation import Calibration
+from quickstudy.report.facts import Curve
+
+COLOURS = {
+    "ink": "#010101",
+    "faint": "#020202",
+    "line": "#030303",
+    "accent": "#040404",
+    "paper": "#050505",
+    "series-1": "#060606",
+    "series-2": "#070707",
+    "series-3": "#080808",
+    "series-4": "#090909",
+}
+"""Variables of the style sheet and the placeholders that are drawn with."""
+
+SIZE = (4.6, 2.9)
+"""Inches; small, so that the labels are still read when a narrow screen scales a chart down."""
+
+
+@contextmanager
+def _chart(name: str, size: tuple[float, float] = SIZE) -> Iterator[tuple[Any, list[str]]]:
+    """Axes in the style of the page; the list receives the SVG when the block ends."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "font.size": 9.5,
+        "text.color": COLOURS["ink"],
+        "axes.edgecolor": COLOURS["line"],
+        "axes.labelcolor": COLOURS["faint"],
+        "xtick.color": COLOURS["faint"],
+        "ytick.color": COLOURS["faint"],
+        "grid.color": COLOURS["line"],
+        "grid.linewidth": 0.6,
+        "axes.linewidth": 0.8,
+        "lines.linewidth": 1.8,
+        "lines.solid_capstyle": "round",
+    }
+    result: list[str] = []
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        for patch in (figure.patch, axes.patch):
+            patch.set_visible(False)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(length=0, pad=5)
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        yield axes, result
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    result.append(themed(buffer.getvalue(), name))
+
+
+def themed(svg: str, name: str) -> str:
+    """An SVG element for a page: no prologue, fluid width, colours and font of the style sheet, a name for readers."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    opening = rf'<svg viewBox="\1" role="img" aria-label="{escape(name)}">'
+    svg = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', opening, svg, count=1)
+    # Only clips and markers are referred to by name; the rest would be double where a page has two charts.
+    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
+    for variable, placeholder in COLOURS.items():
+        svg = svg.replace(placeholder, f"var(--{variable})")
+    return svg
+
+
+def _percent_axis(axis: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
+
+
+def curve_chart(curve: Curve, *, label: str, percent: bool, marked: bool) -> str:
+    """One column of the metrics over the steps of training; ``marked`` rings the best value."""
+    with _chart(label) as (axes, result):
+        dense = len(curve.steps) > 200
+        if dense:
+            axes.plot(curve.steps, curve.values, color=COLOURS["accent"], alpha=0.25, linewidth=0.7)
+        values = smoothed(curve.values) if dense else curve.values
+        marker = "o" if len(curve.steps) <= 30 else ""
+        axes.plot(curve.steps, values, color=COLOURS["accent"], marker=marker, markersize=3.5)
+        if marked:
+            best = max(range(len(curve.values)), key=curve.values.__getitem__)
+            axes.plot(
+                curve.steps[best],
+                curve.values[best],
+                marker="o",
+                markersize=9,
+                markerfacecolor="none",
+                color=COLOURS["ink"],
+                markeredgewidth=1.2,
+            )
+        axes.set_xlabel("training step")
+        if percent:
+            _percent_axis(axes.yaxis)
+    return result[0]
+
+
+def smoothed(values: Sequence[float], weight: float = 0.95) -> list[float]:
+    """An exponential moving average without a start-up bias: ``m_i / (1 - w^i)``.
+
+    >>> smoothed([2.0, 2.0])
+    [2.0, 2.0]
+    """
+    total, out = 0.0, []
+    for i, value in enumerate(values, start=1):
+        total = weight * total + (1 - weight) * value
+        out.append(round(total / (1 - weight**i), 9))
+    return out
+
+
+def shot_chart(
+    by_shot: Mapping[int, Mapping[str, Mapping[str, float]]], names: Sequence[str]
+) -> str:
+    """Accuracy over the number of examples of each class, a line with intervals for each name."""
+    shots = list(by_shot)
+    places = range(len(shots))
+    with _chart("accuracy by shot") as (axes, result):
+        for i, name in reversed(list(enumerate(names))):
+            scores = [by_shot[shot][name] for shot in shots]
+            axes.errorbar(
+                places,
+                [score["mean"] for score in scores],
+                [score["ci95"] for score in scores],
+                color=COLOURS[series(i)],
+                marker="o",
+                markersize=4.5,
+                capsize=2.5,
+                linewidth=2.2 if i == 0 else 1.4,
+            )
+        axes.set_xticks(list(places), [str(shot) for shot in shots])
+        axes.set_xlabel("examples of each class")
+        axes.margins(x=0.06)
+        _percent_axis(axes.yaxis)
+    return result[0]
+
+
+def series(number: int) -> str:
+    """The variable of the style sheet that colours one line of several.
+
+    >>> series(0), series(1), series(9)
+    ('accent', 'series-1', 'series-4')
+    """
+    return "accent" if number == 0 else f"series-{min(number, 4)}"
+
+
+def calibration_chart(found: Calibration) -> str:
+    """How often answers are right, against how sure the model was; the diagonal is perfect."""
+    used = found.answers > 0
+    share = (found.answers / found.answers.sum())[used]
+    with _chart("calibration") as (axes, result):
+        axes.plot([0, 1], [0, 1], color=COLOURS["faint"], linewidth=1, linestyle=(0, (3, 3)))
+        axes.plot(
+            found.confidence[used].tolist(), found.accuracy[used].tolist(), color=COLOURS["accent"]
+        )
+        axes.scatter(
+            found.confidence[used].tolist(),
+            found.accuracy[used].tolist(),
+            s=(14 + 240 * share).tolist(),
+            color=COLOURS["accent"],
+            zorder=3,
+        )
+        axes.set_xlabel("how sure the model was")
+        axes.set_ylabel("how often it was right")
+        axes.set_xlim(-0.02, 1.03)
+        axes.set_ylim(-0.02, 1.05)
+        _percent_axis(axes.xaxis)
+        _percent_axis(axes.yaxis)
+    return result[0]
+
+
+def confusion_chart(
+    counts: Tensor, support: Sequence[Sequence[str]], names: Sequence[str], kind: str
+) -> str:
+    """A matrix of true classes (rows) and answers (columns), with pictures or names at its margins."""
+    way = len(names)
+    cell, left, top = 20, 22 if kind == "image" else 130, 22
+    largest = max(1, int(counts.max()))
+    parts = []
+    for c in range(way):
+        x, y = left + c * cell, top + c * cell
+        if kind == "image":
+            address = re.search(r'src="([^"]*)"', support[c][0])
+            ink = ' class="ink"' if "class=ink" in support[c][0] else ""
+            link = address[1] if address else ""
+            parts.append(f'<image{ink} href="{link}" x="2" y="{y + 2}" width="16" height="16"/>')
+            parts.append(f'<image{ink} href="{link}" x="{x + 2}" y="2" width="16" height="16"/>')
+        else:
+            name = names[c] if len(names[c]) <= 22 else names[c][:21] + "…"
+            parts.append(f'<text x="0" y="{y + 13}">{c + 1}. {escape(name)}</text>')
+            parts.append(f'<text x="{x + 10}" y="14" text-anchor="middle">{c + 1}</text>')
+        for j, count in enumerate(counts[c].tolist()):
+            x = left + j * cell
+            parts.append(_cell(x, y, count, count / largest, j == c, f"{names[c]} → {names[j]}"))
+    return (
+        f'<svg class="confusion" viewBox="0 0 {left + way * cell} {top + way * cell}" role="img" '
+        f'aria-label="confusion matrix">{"".join(parts)}</svg>'
+    )
+
+
+def _cell(x: int, y: int, count: int, share: float, right: bool, title: str) -> str:
+    look = "" if not count else f' style="fill-opacity:{0.15 + 0.75 * share:.2f}"'
+    kind = "cell" + (" hit" if count and right else " miss" if count else "")
+    number = f'<text class="count" x="{x + 10}" y="{y + 13}">{count}</text>' if count else ""
+    return (
+        f'<g><title>{escape(title)}: {count}</title><rect class="{kind}"{look} x="{x + 1}" y="{y + 1}" width="18" '
+        f'height="18" rx="3"/>{number}</g>'
+    )

@@ -1,0 +1,125 @@
+"""How a report says things: names, numbers and sentences, ready for HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+METHODS = {
+    "learner": "this model",
+    "nearest_mean_raw_inputs": "nearest mean of raw inputs",
+    "nearest_mean_untrained_encoder": "nearest mean, untrained encoder",
+    "nearest_mean_pretrained_encoder": "nearest mean, pretrained encoder",
+    "linear_head": "linear head on its features",
+    "before_adaptation": "this model, before adapting",
+}
+"""Ways of answering, in plain words."""
+
+
+def method(name: str) -> str:
+    """A way of answering, in plain words, escaped."""
+    return escape(METHODS.get(name, name.replace("_", " ")))
+
+
+def share(value: float) -> str:
+    """A share as a percentage.
+
+    >>> share(0.94213), share(1.0), share(0.05)
+    ('94.2 %', '100 %', '5 %')
+    """
+    return f"{100 * value:.1f}".removesuffix(".0") + " %"
+
+
+def number(value: float, metric: str) -> str:
+    """A score in the manner of its metric."""
+    return share(value) if metric == "accuracy" else f"{value:.4g}"
+
+
+def half_width(value: float, metric: str) -> str:
+    """An interval in the manner of its metric, without the unit.
+
+    >>> half_width(0.00312, "accuracy"), half_width(0.0312, "mean_squared_error")
+    ('± 0.3', '± 0.031')
+    """
+    return f"± {100 * value:.1f}" if metric == "accuracy" else f"± {value:.2g}"
+
+
+def some(value: int | Sequence[int]) -> str:
+    """A number or a range.
+
+    >>> some(5), some([2, 4])
+    ('5', '2 to 4')
+    """
+    return str(value) if isinstance(value, int) else f"{value[0]} to {value[1]}"
+
+
+def plural(value: int | Sequence[int], noun: str) -> str:
+    """A number or a range with its noun.
+
+    >>> plural(1, "example"), plural([1, 3], "example")
+    ('1 example', '1 to 3 examples')
+    """
+    return f"{some(value)} {noun}" + ("" if value == 1 else "s")
+
+
+def design_name(scores: Mapping[str, Any]) -> str:
+    """The shape of the tasks, such as ``20-way 1-shot``."""
+    inside = ", within a group" if scores.get("within_group") else ""
+    return f"{some(scores['way'])}-way {some(scores['shot'])}-shot{inside}".replace(" to ", "–")
+
+
+def chance(scores: Mapping[str, Any]) -> float | None:
+    """What guessing would score, where that is one number."""
+    if scores["metric"] == "accuracy" and isinstance(scores["way"], int):
+        return float(1 / scores["way"])
+    return None
+
+
+def best_baseline(scores: Mapping[str, Any]) -> str | None:
+    """The baseline with the best score."""
+    baselines = scores.get("baselines") or {}
+    best = max if scores["metric"] == "accuracy" else min
+    return best(baselines, key=lambda name: baselines[name]["mean"], default=None)
+
+
+def headline(scores: Mapping[str, Any]) -> str:
+    """What the scores say, in one or two sentences of HTML."""
+    metric = scores["metric"]
+    value = (
+        f"<strong>{number(scores['mean'], metric)} {half_width(scores['ci95'], metric)}</strong>"
+    )
+    tasks = (
+        f"{scores['episodes']} tasks that were drawn from the {escape(str(scores['split']))} split, each with "
+        f"{plural(scores['way'], 'class').replace('classs', 'classes')} and {plural(scores['shot'], 'example')} of each"
+    )
+    if metric != "accuracy":
+        return f"On {tasks}, the model reaches a {escape(metric.replace('_', ' '))} of {value}."
+    words = f"On {tasks}, the model gives the right answer to {value} of the questions."
+    guess, best = chance(scores), best_baseline(scores)
+    if guess is not None:
+        words += f" Guessing would give {share(guess)}"
+        if best is not None:
+            found = share(scores["baselines"][best]["mean"])
+            words += f"; the best simpler method, {method(best)}, gives {found} on the same tasks"
+        words += "."
+    return words
+
+
+def verdict(scores: Mapping[str, Any]) -> str:
+    """What the paired difference says, in one sentence of HTML; empty without one."""
+    paired = scores.get("paired")
+    if not paired:
+        return ""
+    difference, half = paired["difference"], paired["ci95"]
+    if scores["metric"] == "accuracy":
+        amount = f"{100 * difference:+.1f} ± {100 * half:.1f} percentage points"
+    else:
+        amount = f"{difference:+.3g} ± {half:.2g}"
+    if abs(difference) <= half:
+        meaning = "no difference can be told"
+    else:
+        better = (difference > 0) == (scores["metric"] == "accuracy")
+        meaning = "this model is better" if better else "the other model is better"
+    other = escape(str(paired["against"]) or "the other model")
+    return f"Against {other}, task by task: {amount}; {meaning}."
