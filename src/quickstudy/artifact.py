@@ -51,6 +51,10 @@ __all__ = [
 ]
 
 
+ASSET = "encoder."
+"""What the names of files begin with that belong to a pretrained encoder."""
+
+
 @dataclass
 class Artifact:
     """A trained learner with all that is known of it.
@@ -129,10 +133,12 @@ def save_artifact(
         )
     weights = _weights(learner)
     sha256 = sha256_of(weights)
+    assets = {f"{ASSET}{name}": content for name, content in learner.encoder.assets().items()}
     record: dict[str, Any] = {
         "format": FORMAT,
         "id": _identity(sha256, config),
         "weights_sha256": sha256,
+        "assets_sha256": {name: sha256_of(content) for name, content in assets.items()},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {"quickstudy": quickstudy.__version__, "torch": torch.__version__},
         "config": config.model_dump(mode="json"),
@@ -142,6 +148,7 @@ def save_artifact(
     record["sha256"] = sha256_of(canonical(record))
     parameters = sum(parameter.numel() for parameter in learner.parameters())
     files = {
+        **assets,
         "model.safetensors": weights,
         "config.json": json.dumps(record, indent=2, ensure_ascii=False).encode(),
         "README.md": model_card(record, config, parameters=parameters, name=path.name).encode(),
@@ -189,6 +196,20 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
+def _read_assets(path: Path, record: Mapping[str, Any]) -> dict[str, bytes]:
+    """What rebuilds a pretrained encoder on a machine that does not have it, checked."""
+    assets = {}
+    for name, sha256 in record.get("assets_sha256", {}).items():
+        file = path / name
+        if Path(name).name != name or not file.is_file() or sha256_of(file.read_bytes()) != sha256:
+            raise ArtifactError(
+                f"The file {name} of the artifact {path} is missing, truncated or was changed; copy the artifact "
+                "again, or train it again."
+            )
+        assets[name.removeprefix(ASSET)] = file.read_bytes()
+    return assets
+
+
 def load_artifact(path: str | Path, device: str | torch.device = "cpu") -> Artifact:
     """Read an artifact, checked against its checksums.
 
@@ -218,7 +239,7 @@ def load_artifact(path: str | Path, device: str | torch.device = "cpu") -> Artif
         )
     config = parse_config(record["config"])
     with torch.random.fork_rng(devices=[]):  # building draws weights that are overwritten at once
-        learner = build_learner(config.learner, config.encoder)
+        learner = build_learner(config.learner, config.encoder, assets=_read_assets(path, record))
     tensors = safetensors.torch.load(content)
     kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     if len(kinds) == 1:

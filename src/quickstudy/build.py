@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from quickstudy.config import EpisodeConfig, ValidationConfig
@@ -136,9 +137,15 @@ def look_up(kind: str, name: str, known: Mapping[str, type[T]]) -> type[T]:
 
 
 def _make(
-    kind: str, name: str, cls: type[T], first: tuple[Any, ...], given: Mapping[str, Any]
+    kind: str,
+    name: str,
+    cls: type[T],
+    first: tuple[Any, ...],
+    given: Mapping[str, Any],
+    *,
+    maker: Callable[..., T] | None = None,
 ) -> T:
-    """Call a class with options that were written by a person."""
+    """Call a class, or another maker of it, with options that were written by a person."""
     options, hints = options_of(cls), get_type_hints(cls.__init__)
     values = {}
     for key, value in given.items():
@@ -162,7 +169,7 @@ def _make(
             f"The {kind} {name!r} needs the option {missing[0]!r} ({_describe(hints.get(missing[0], Any))})."
         )
     try:
-        return cls(*first, **values)
+        return (maker or cls)(*first, **values)
     except ValueError as error:
         if type(error) is ValueError:  # an option out of range; other errors know more
             raise BuildError(f"The {kind} {name!r} cannot be built: {error}") from error
@@ -194,8 +201,14 @@ def _named(kind: str, mapping: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
-def build_encoder(encoder: Mapping[str, Any]) -> Encoder:
+def build_encoder(
+    encoder: Mapping[str, Any], *, assets: Mapping[str, bytes] | None = None
+) -> Encoder:
     """The encoder that a mapping of a name and options describes.
+
+    Args:
+        encoder: its name and options.
+        assets: what an artifact kept of a pretrained model, which is then not looked up; its weights stay random.
 
     Raises:
         BuildError: a name, an option or a value that does not exist, or a value out of range.
@@ -205,10 +218,16 @@ def build_encoder(encoder: Mapping[str, Any]) -> Encoder:
     """
     name, options = _named("encoder", encoder)
     cls = look_up("encoder", name, ENCODERS)
-    return _make("encoder", name, cls, (), options)
+    maker = partial(cls.from_assets, assets) if assets else cls
+    return _make("encoder", name, cls, (), options, maker=maker)
 
 
-def build_learner(learner: Mapping[str, Any], encoder: Mapping[str, Any]) -> Learner:
+def build_learner(
+    learner: Mapping[str, Any],
+    encoder: Mapping[str, Any],
+    *,
+    assets: Mapping[str, bytes] | None = None,
+) -> Learner:
     """The learner on the encoder that two mappings of a name and options describe.
 
     Raises:
@@ -216,7 +235,7 @@ def build_learner(learner: Mapping[str, Any], encoder: Mapping[str, Any]) -> Lea
     """
     name, options = _named("learner", learner)
     cls = look_up("learner", name, LEARNERS)
-    return _make("learner", name, cls, (build_encoder(encoder),), options)
+    return _make("learner", name, cls, (build_encoder(encoder, assets=assets),), options)
 
 
 def build_design(part: EpisodeConfig | ValidationConfig) -> EpisodeDesign:

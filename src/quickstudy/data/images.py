@@ -13,10 +13,11 @@ from quickstudy.data.decoding import Invert, read_images
 from quickstudy.data.source import SPLITS, DataError, Pool, Split, TaskSource
 from quickstudy.data.splitting import (
     SPLIT_NAMES,
+    Conflicts,
     LabelledClass,
     check_split,
     count_splits,
-    drop_repeated,
+    distinct,
     parts_of,
     pool_of,
     split_classes,
@@ -156,6 +157,7 @@ class ImageSource(TaskSource):
         validation: share of groups or classes held out for validation.
         test: share held out for testing; 1 to test on all of them.
         seed: another seed, another split.
+        conflicts: ``error``, or ``drop`` to leave out examples that are given to two classes.
         vary: vary the training examples: turn, scale, shear and shift a little.
 
     Raises:
@@ -174,6 +176,7 @@ class ImageSource(TaskSource):
         validation: float = 0.2,
         test: float = 0.2,
         seed: int = 0,
+        conflicts: Conflicts = "error",
         vary: bool = True,
     ) -> None:
         if not path:
@@ -188,7 +191,9 @@ class ImageSource(TaskSource):
         keys = [(one.split, one.group, one.name) for one in folders for _ in one.files]
         self.x, marks = read_images(files, size=size, channels=channels, invert=invert)
         owners = [name for _, _, name in keys]
-        keep = drop_repeated(marks, owners, [str(file) for file in files], what="image")
+        keep = distinct(
+            marks, owners, [str(file) for file in files], what="image", conflicts=conflicts
+        )
         parts = parts_of(keep, keys)
         self.parts: dict[Split, list[LabelledClass]] = (
             split_classes(parts[""], validation=validation, test=test, seed=seed)

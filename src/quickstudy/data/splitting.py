@@ -6,7 +6,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ SPLIT_NAMES: Mapping[str, Split] = {
     "test": "test",
 }
 """What people call the splits."""
+
+Conflicts = Literal["error", "drop"]
 
 LEAST = 2
 """Fewest classes that a split gets: a task needs two."""
@@ -76,7 +78,7 @@ def assign(
         least: fewest names in a split whose share is not zero, where there are enough.
 
     >>> assign(["a", "b", "c", "d"], validation=0.25, test=0.5, seed=0, least=1)
-    ['test', 'validation', 'train', 'test']
+    ['test', 'train', 'validation', 'test']
     """
     order = sorted(range(len(names)), key=lambda i: digest([seed, names[i]]))
     for_test = _held_out(len(names), test, least)
@@ -154,9 +156,28 @@ def pool_of(
     )
 
 
+def _repeats(
+    marks: Sequence[bytes | str], owners: Sequence[str]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Pairs (first, later) of equal examples: of one class, and of two."""
+    first: dict[bytes | str, int] = {}
+    repeated: list[tuple[int, int]] = []
+    clashes: list[tuple[int, int]] = []
+    for i, mark in enumerate(marks):
+        earlier = first.setdefault(mark, i)
+        if earlier != i:
+            (repeated if owners[earlier] == owners[i] else clashes).append((earlier, i))
+    return repeated, clashes
+
+
 def check_conflicts(
-    marks: Sequence[bytes | str], owners: Sequence[str], places: Sequence[str], *, what: str
-) -> list[tuple[int, int]]:
+    marks: Sequence[bytes | str],
+    owners: Sequence[str],
+    places: Sequence[str],
+    *,
+    what: str,
+    remedy: str = "keep the right one",
+) -> None:
     """Check that no example is given to two classes.
 
     Args:
@@ -164,51 +185,56 @@ def check_conflicts(
         owners: the class of each example.
         places: where each stands, for the message.
         what: one example, for the message.
-
-    Returns:
-        Examples that repeat an earlier one of their class: (earlier, later).
+        remedy: what to do, for the message.
 
     Raises:
         DataError: an example is given to two classes; says where.
     """
-    first: dict[bytes | str, int] = {}
-    clashes, repeated = [], []
-    for i, mark in enumerate(marks):
-        earlier = first.setdefault(mark, i)
-        if earlier != i:
-            (repeated if owners[earlier] == owners[i] else clashes).append((earlier, i))
+    _, clashes = _repeats(marks, owners)
     if clashes:
         a, b = clashes[0]
         more = f" ({len(clashes) - 1} more such)" if len(clashes) > 1 else ""
         raise DataError(
             f"The same {what} has two classes: {owners[a]!r} at {places[a]} and {owners[b]!r} at {places[b]}{more}; "
-            "keep the right one."
+            f"{remedy}."
         )
-    return repeated
 
 
-def drop_repeated(
-    marks: Sequence[bytes | str], owners: Sequence[str], places: Sequence[str], *, what: str
+def distinct(
+    marks: Sequence[bytes | str],
+    owners: Sequence[str],
+    places: Sequence[str],
+    *,
+    what: str,
+    conflicts: Conflicts,
 ) -> list[int]:
     """The examples to keep: the first of each that is given more than once in its class, with a note.
 
     An example given twice could be drawn into the support and the query of one task, which would be asking for
     what has just been told. The arguments are those of :func:`check_conflicts`.
 
+    Args:
+        conflicts: what becomes of an example that is given to two classes: an error, or left out of both.
+
     Raises:
         DataError: an example is given to two classes.
     """
-    repeated = check_conflicts(marks, owners, places, what=what)
-    if repeated:
-        a, b = repeated[0]
+    repeated, clashes = _repeats(marks, owners)
+    if conflicts == "error":
+        remedy = "keep the right one, or leave all such examples out with conflicts=drop"
+        check_conflicts(marks, owners, places, what=what, remedy=remedy)
+    unclear = {marks[later] for _, later in clashes}
+    dropped = {later for _, later in repeated}
+    keep = [i for i, mark in enumerate(marks) if i not in dropped and mark not in unclear]
+    if len(keep) < len(marks):
+        a, b = (repeated + clashes)[0]
         warnings.warn(
-            f"Left out {len(repeated)} of {len(marks)} examples, which repeat another of their class and could put "
-            f"one {what} into both support and query; the first is {places[b]}, equal to {places[a]}.",
+            f"Left out {len(marks) - len(keep)} of {len(marks)} examples, which are given more than once and could "
+            f"put one {what} into both support and query; the first is {places[b]}, equal to {places[a]}.",
             DataNote,
             stacklevel=3,
         )
-    dropped = {later for _, later in repeated}
-    return [i for i in range(len(marks)) if i not in dropped]
+    return keep
 
 
 def parts_of(

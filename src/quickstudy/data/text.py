@@ -12,10 +12,11 @@ from quickstudy.data.records import Record, cell, check_columns, read_records
 from quickstudy.data.source import SPLITS, DataError, Pool, Split, TaskSource
 from quickstudy.data.splitting import (
     SPLIT_NAMES,
+    Conflicts,
     LabelledClass,
     check_split,
     count_splits,
-    drop_repeated,
+    distinct,
     parts_of,
     pool_of,
     split_classes,
@@ -54,6 +55,7 @@ class TextSource(TaskSource):
         validation: share of groups or labels held out for validation.
         test: share held out for testing; 1 to test on all of them.
         seed: another seed, another split.
+        conflicts: ``error``, or ``drop`` to leave out examples that are given to two classes.
 
     Raises:
         DataError: the file cannot be used; says what to do, and on which line.
@@ -72,6 +74,7 @@ class TextSource(TaskSource):
         validation: float = 0.2,
         test: float = 0.2,
         seed: int = 0,
+        conflicts: Conflicts = "error",
     ) -> None:
         if not path:
             raise DataError(
@@ -93,7 +96,7 @@ class TextSource(TaskSource):
         owners = _class_names(labels, groups)
         self._labels = dict(zip(owners, labels, strict=True))
         places = [f"{path}, line {record.line}" for record in records]
-        keep = drop_repeated(self.texts, owners, places, what="text")
+        keep = distinct(self.texts, owners, places, what="text", conflicts=conflicts)
         parts = parts_of(keep, list(zip(splits, groups, owners, strict=True)))
         self.parts: dict[Split, list[LabelledClass]] = (
             {name: parts.get(name, []) for name in SPLITS}

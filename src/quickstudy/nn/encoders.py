@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,15 @@ class Encoder(nn.Module, ABC):
     """Size of the largest activation of one example; 0 when unknown (examples then go through in one piece)."""
     pretrained: bool = False
     """The weights came from elsewhere, not from a random generator."""
+
+    def assets(self) -> dict[str, bytes]:
+        """File name to content: what rebuilds this encoder beside its options and weights; nothing for most."""
+        return {}
+
+    @classmethod
+    def from_assets(cls, assets: Mapping[str, bytes], **options: Any) -> Self:
+        """An encoder of the shape of the one that gave ``assets``, its weights still to be loaded."""
+        return cls(**options)
 
     @abstractmethod
     def forward(self, x: Inputs) -> Tensor:
