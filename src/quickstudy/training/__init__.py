@@ -1,0 +1,262 @@
+"""Meta-training with Lightning's Trainer: from a configuration to an artifact."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import platform
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from quickstudy.artifact import Artifact, save_artifact
+from quickstudy.build import build_learner, build_source
+from quickstudy.config import ConfigError, RunConfig, config_to_yaml, parse_config
+from quickstudy.data.source import TaskSource
+from quickstudy.durable import write_file
+from quickstudy.evaluation.intervals import interval
+from quickstudy.functional import keep_large_blocks
+from quickstudy.training.keeping import (
+    DurableCheckpoints,
+    Interrupted,
+    KeepCheckpoint,
+    Record,
+    Stop,
+)
+from quickstudy.training.module import MetaTraining, TaskData, TrainingError
+
+__all__ = ["Interrupted", "TrainingError", "is_main_process", "train"]
+
+MALWARE = ("2.6.2", "2.6.3")
+"""Releases of lightning that stole credentials (GHSA-w37p-236h-pfx3)."""
+
+CHATTER = (
+    r".*does not have many workers.*",
+    r".*in eval mode.*",
+    r".*GPU available but not used.*",
+    r".*`srun` command is available.*",
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+)
+"""Advice of Lightning that does not apply (tasks are drawn cheaply, frozen parts are meant to be so), and its own debts."""
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes and prints; the others of a run should stay silent."""
+    return int(rank_zero_only.rank or 0) == 0
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's tips away from standard error; its errors stay."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for message in CHATTER:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _check(config: RunConfig) -> None:
+    """Refuse what cannot work before anything is built."""
+    training = config.training
+    if lightning.__version__ in MALWARE:
+        raise TrainingError(
+            f"lightning {lightning.__version__} is malware (GHSA-w37p-236h-pfx3); replace it now with another version, "
+            "and change the credentials of this machine."
+        )
+    if training.precision == "16-mixed" and not (
+        training.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    ):
+        raise ConfigError(
+            "The precision 16-mixed needs a GPU (a CPU is 25 times slower with it); set training.precision to "
+            "bf16-mixed or 32-true."
+        )
+    processes = training.devices * training.nodes
+    if config.episode.tasks % processes:
+        raise ConfigError(
+            f"{config.episode.tasks} tasks of a step cannot be shared equally by {processes} processes; set "
+            f"episode.tasks to a multiple of {processes}."
+        )
+    if config.validation.episodes < processes:
+        raise ConfigError(
+            f"{config.validation.episodes} validation tasks are too few for {processes} processes; set "
+            f"validation.episodes to at least {processes}."
+        )
+
+
+def _strategy(name: str) -> str | Strategy:
+    """Plain data parallelism does not need to send buffers around, since no layer here keeps running statistics."""
+    return DDPStrategy(broadcast_buffers=False) if name == "ddp" else name
+
+
+def _trainer(config: RunConfig, out: Path | None, callbacks: list[pl.Callback]) -> pl.Trainer:
+    training = config.training
+    logger: Any = False
+    if training.logger == "tensorboard" and out is not None:
+        importlib.import_module("tensorboard")  # where it is missing, its name is in the error
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        logger = TensorBoardLogger(out, name="", version="tensorboard")
+    return pl.Trainer(
+        accelerator=training.accelerator,
+        devices=training.devices,
+        num_nodes=training.nodes,
+        strategy=_strategy(training.strategy),
+        precision=training.precision,
+        max_epochs=-1,
+        accumulate_grad_batches=training.accumulate,
+        gradient_clip_val=training.clip or None,
+        callbacks=callbacks,
+        plugins=[DurableCheckpoints()],
+        logger=logger,
+        default_root_dir=out,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        inference_mode=False,  # learners may take derivatives while they adapt
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _fit(
+    trainer: pl.Trainer, module: MetaTraining, data: TaskData, checkpoint: Path | None
+) -> None:
+    """Run the Trainer; an interruption leaves as :class:`Interrupted`."""
+    try:
+        trainer.fit(module, data, ckpt_path=checkpoint)
+    except Stop as stop:
+        saved = "" if trainer.callbacks[0].path is None else "; the checkpoint is saved"
+        raise Interrupted(
+            f"Training was stopped after step {module.step}{saved}.", stop.signal
+        ) from None
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            raise Interrupted(
+                f"Training was stopped at once in step {module.step + 1}; the last checkpoint is that of the last "
+                "validation.",
+                signal.SIGINT,
+            ) from None
+        raise
+
+
+def _facts(module: MetaTraining, source: TaskSource, trainer: pl.Trainer) -> dict[str, Any]:
+    """What the model card says of the run."""
+    parameters = list(module.learner.parameters())
+    gpu = torch.cuda.get_device_name() if module.device.type == "cuda" else None
+    return {
+        "data": source.describe(),
+        "training": {
+            "steps": module.step,
+            "best_step": module.best["step"],
+            "minutes": round(module.elapsed / 60, 2),
+            "seed": module.config.training.seed,
+            "parameters": sum(p.numel() for p in parameters),
+            "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        },
+        "hardware": {
+            "device": gpu or f"{platform.machine()} CPU, {os.cpu_count()} cores",
+            "processes": trainer.world_size,
+            "system": platform.system(),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _scores(module: MetaTraining) -> dict[str, Any]:
+    """The validation score of the weights that were kept."""
+    part = module.config.validation
+    mean, ci95 = interval(module.best["scores"])
+    return {
+        "validation": {
+            "metric": module.metric,
+            "mean": mean,
+            "ci95": ci95,
+            "episodes": part.episodes,
+            "way": part.way,
+            "shot": part.shot,
+            "queries": part.queries,
+            "within_group": part.within_group,
+            "split": "validation",
+            "step": module.best["step"],
+            "inductive": True,
+        }
+    }
+
+
+def train(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    dry_run: bool = False,
+) -> Artifact:
+    """Meta-train a learner and keep the weights that do best on the validation tasks.
+
+    Args:
+        config: the run.
+        out: folder for ``artifact/``, ``config.yaml``, ``checkpoints/last.ckpt`` and ``metrics.csv``.
+        resume: go on from the checkpoint in ``out``, bit for bit as if the run had not stopped (for
+            a budget of steps); without one, begin.
+        progress: show a bar on standard error, if that is a terminal.
+        dry_run: build everything, take one step and validate once, and write nothing.
+
+    Returns:
+        The artifact; its ``path`` is ``None`` after a dry run.
+
+    Raises:
+        BuildError, ConfigError: the configuration cannot be used.
+        DataError: the data cannot fill the tasks.
+        ArtifactError: something cannot be written or read; older files are intact.
+        TrainingError: the loss is not finite.
+        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was saved.
+    """
+    config, out = parse_config(config), Path(out)
+    _check(config)
+    if dry_run:
+        values = config.model_dump()
+        values["training"] |= {"steps": 1, "minutes": None, "logger": "csv"}
+        values["validation"]["episodes"] = max(2, config.training.devices * config.training.nodes)
+        config = parse_config(values)
+    keep_large_blocks()
+    torch.manual_seed(config.training.seed)
+    source = build_source(config.data)
+    learner = build_learner(config.learner, config.encoder)
+    source.prepare(learner.encoder)
+    module, data = MetaTraining(learner, config), TaskData(source, config)
+    path = out / "checkpoints" / "last.ckpt"
+    begun = resume and path.exists()
+    if is_main_process() and not dry_run:
+        if not begun:
+            path.unlink(missing_ok=True)
+        write_file(out / "config.yaml", config_to_yaml(config).encode())
+    keep = KeepCheckpoint(None if dry_run else path)
+    record = Record(None if dry_run else out / "metrics.csv", progress=progress)
+    with _quiet():
+        trainer = _trainer(config, None if dry_run else out, [record, keep])
+        _fit(trainer, module, data, path if begun else None)
+    learner.load_state_dict(module.best["weights"], strict=False)
+    learner.cpu()
+    scores, facts = _scores(module), _facts(module, source, trainer)
+    if dry_run or not trainer.is_global_zero:
+        where = None if dry_run else out / "artifact"
+        return Artifact(learner.eval(), config, scores, "", where, facts)
+    return save_artifact(out / "artifact", learner, config, scores, facts=facts)

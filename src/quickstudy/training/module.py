@@ -1,0 +1,300 @@
+"""What Lightning's Trainer runs: a module that takes steps and validates, and the tasks that it sees.
+
+Everything random is a function of the seed and the step, so a run that was stopped goes on as if it
+had not been, and the number of processes or workers changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from quickstudy.build import build_design
+from quickstudy.config import ConfigError, RunConfig
+from quickstudy.data.source import Episodes, TaskSource
+from quickstudy.durable import ArtifactError
+from quickstudy.episode import Episode, tree_map
+from quickstudy.learners.base import Learner
+
+VALIDATION_SEED = 0
+"""The same for every run, so that runs with different seeds are validated on the same tasks."""
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on; the message says what happened and what to change."""
+
+
+class Batches(Dataset[tuple[Tensor, Episode]]):
+    """Batch b of tasks ``b · size … (b + 1) · size - 1``, of which each process takes an equal share."""
+
+    def __init__(self, tasks: Episodes, *, size: int, rank: int = 0, world: int = 1) -> None:
+        self.tasks, self.size, self.rank, self.world = tasks, size, rank, world
+
+    def __len__(self) -> int:
+        return -(-len(self.tasks) // self.size)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Episode]:
+        first, last = index * self.size, min((index + 1) * self.size, len(self.tasks))
+        which = list(range(first, last))[self.rank :: self.world]
+        drawn = [self.tasks[each] for each in which]
+        return torch.tensor(which), tree_map(lambda *parts: torch.cat(parts), *drawn)
+
+
+class TaskData(pl.LightningDataModule):  # type: ignore[misc]
+    """Training and validation tasks of a source.
+
+    Every task has an index of its own: step n trains on tasks ``n · tasks … (n + 1) · tasks - 1``, whoever draws them.
+
+    Raises:
+        DataError: a split cannot fill its design.
+    """
+
+    def __init__(self, source: TaskSource, config: RunConfig) -> None:
+        super().__init__()
+        self.config = config
+        training, validation = config.training, config.validation
+        self.training = Episodes(
+            source,
+            "train",
+            build_design(config.episode),
+            length=training.steps * training.accumulate * config.episode.tasks,
+            seed=training.seed,
+            augment=True,
+        )
+        self.validation = Episodes(
+            source,
+            "validation",
+            build_design(validation),
+            length=validation.episodes,
+            seed=VALIDATION_SEED,
+        )
+
+    def _batches(self, tasks: Episodes) -> Batches:
+        trainer = self.trainer
+        size = self.config.episode.tasks
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return Batches(tasks, size=size, rank=rank, world=world)
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, Episode]]:
+        """The batches from the present step to the next validation: an epoch, as Lightning counts."""
+        every, steps = self.config.validation.every, self.config.training.steps
+        accumulate, workers = self.config.training.accumulate, self.config.training.workers
+        first = self.trainer.lightning_module.step
+        last = min((first // every + 1) * every, steps)
+        return DataLoader(
+            self._batches(self.training),
+            batch_size=None,
+            sampler=range(first * accumulate, last * accumulate),
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+        )
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, Episode]]:
+        """The fixed validation tasks."""
+        return DataLoader(self._batches(self.validation), batch_size=None)
+
+
+class MetaTraining(pl.LightningModule):  # type: ignore[misc]
+    """Fits a learner's weights to tasks, and keeps those that do best on the validation tasks.
+
+    ``θ ← AdamW(θ, ∇ mean_t meta_loss_t(θ))``, with a rate that rises over ``warmup`` steps and falls along a cosine,
+    and ``θ̄ ← d θ̄ + (1 - d) θ`` with ``d = min(average, (1 + n) / (10 + n))``, which is what is validated and kept.
+
+    Args:
+        learner: whose weights.
+        config: the run.
+    """
+
+    def __init__(self, learner: Learner, config: RunConfig) -> None:
+        super().__init__()
+        self.learner, self.config = learner, config
+        self.step = 0
+        self.elapsed = 0.0
+        self.row: dict[str, float] = {}
+        self.best: dict[str, Any] = {
+            "step": -1,
+            "validations_since": 0,
+            "scores": None,
+            "weights": {},
+        }
+        self.metric = learner.likelihood.metric
+        self._loss, self._losses = torch.zeros(()), 0
+        self._average: list[Tensor] = []
+        self._started = 0.0
+        self._validation_started = self._validation_seconds = 0.0
+        self._scores, self._nll = torch.zeros(0), torch.zeros(0)
+        self.strict_loading = False  # frozen weights are not in a checkpoint
+
+    def _trained(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [(name, p) for name, p in self.learner.named_parameters() if p.requires_grad]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        training = self.config.training
+        weights = [parameter for _, parameter in self._trained()]
+        groups = [
+            {"params": [p for p in weights if p.ndim > 1], "weight_decay": training.weight_decay},
+            {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        # Gradient scaling, which 16-mixed needs, cannot clip with the fused kernel.
+        return torch.optim.AdamW(groups, lr=training.rate, fused=training.precision != "16-mixed")
+
+    def on_train_start(self) -> None:
+        if self.config.training.average and not self._average:
+            self._average = [p.detach().clone() for _, p in self._trained()]
+        self._average = [tensor.to(self.device) for tensor in self._average]
+        self._loss = self._loss.to(self.device)
+        self._started = time.monotonic() - self.elapsed
+
+    def _measure_time(self) -> None:
+        """Seconds since the first step, the same in every process."""
+        self.elapsed = time.monotonic() - self._started
+        if self.config.training.minutes is not None and self.trainer.world_size > 1:
+            now = (self.elapsed, self._validation_seconds)
+            self.elapsed, self._validation_seconds = self.trainer.strategy.broadcast(now)
+
+    def _rate(self) -> float:
+        """The learning rate of this step."""
+        training = self.config.training
+        rise = min(1.0, (self.step + 1) / max(1, training.warmup))
+        share = (self.step - training.warmup) / max(1, training.steps - training.warmup)
+        if training.minutes is not None:
+            share = max(share, self.elapsed / (60 * training.minutes))
+        return training.rate * rise * 0.5 * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._measure_time()
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self._rate()
+        # Whatever a learner draws for itself (dropout) is a function of the step as well.
+        key = [self.config.training.seed, self.step, batch_idx, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+    def training_step(self, batch: tuple[Tensor, Episode], batch_idx: int) -> Tensor:
+        loss: Tensor = self.learner(batch[1])
+        self._loss += loss.detach()
+        self._losses += 1
+        return loss
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self._update_average()
+        self.step += 1
+        training = self.config.training
+        if self.step >= training.steps:
+            self.trainer.should_stop = True
+        elif training.minutes is not None:
+            left = 60 * training.minutes - self.elapsed
+            self.trainer.should_stop = left <= self._validation_seconds
+
+    def _update_average(self) -> None:
+        if self._average:
+            decay = min(self.config.training.average, (1 + self.step) / (10 + self.step))
+            with torch.no_grad():
+                torch._foreach_lerp_(self._average, [p for _, p in self._trained()], 1 - decay)
+
+    def _swap_average(self) -> None:
+        """Exchange the weights and their moving average."""
+        for at, (_, parameter) in enumerate(self._trained() if self._average else []):
+            parameter.data, self._average[at] = self._average[at], parameter.data
+
+    def stepped(self, every: int) -> bool:
+        """Whether the batch that just ended completed a step whose number is a multiple of ``every``."""
+        complete = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return complete % self.config.training.accumulate == 0 and self.step % every == 0
+
+    def take_loss(self) -> float | str:
+        """The mean training loss since the last call; empty without a step in between.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
+        if not self._losses:
+            return ""
+        loss = float(self._loss) / self._losses
+        self._loss, self._losses = torch.zeros_like(self._loss), 0
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The training loss became {loss} before step {self.step}; lower training.rate "
+                f"({self.config.training.rate}), or set training.clip."
+            )
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation_started = time.monotonic()
+        self._swap_average()
+        tasks = self.config.validation.episodes
+        self._scores = torch.zeros(tasks, dtype=torch.float64, device=self.device)
+        self._nll = torch.zeros_like(self._scores)
+
+    def validation_step(self, batch: tuple[Tensor, Episode], batch_idx: int) -> None:
+        which, episode = batch
+        learner = self.learner
+        with torch.set_grad_enabled(learner.inner_loop):
+            state = learner.adapt(episode.support, episode.context)
+            outputs = learner.predict(state, episode.query.x, episode.context).detach()
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        score = learner.likelihood.task_score(outputs, episode.query, episode.context)
+        nll = learner.likelihood.task_nll(outputs, episode.query, episode.context)
+        self._scores[which], self._nll[which] = score.double(), nll.double()
+
+    def on_validation_epoch_end(self) -> None:
+        together = self.trainer.strategy.reduce
+        self._scores = together(self._scores, reduce_op="sum")
+        self._nll = together(self._nll, reduce_op="sum")
+        mean = float(self._scores.mean())
+        best = self.best["scores"]
+        sign = 1 if self.metric == "accuracy" else -1
+        if best is None or sign * mean > sign * float(best.mean()):
+            frozen = {name for name, p in self.learner.named_parameters() if not p.requires_grad}
+            weights = self.learner.state_dict()
+            self.best = {
+                "step": self.step,
+                "validations_since": 0,
+                "scores": self._scores.cpu().clone(),
+                "weights": {n: t.cpu().clone() for n, t in weights.items() if n not in frozen},
+            }
+        else:
+            self.best["validations_since"] += 1
+        self._swap_average()
+        self.row = {"validation_loss": float(self._nll.mean()), f"validation_{self.metric}": mean}
+        patience = self.config.training.patience
+        if patience and self.best["validations_since"] >= patience:
+            self.trainer.should_stop = True
+        self._validation_seconds = time.monotonic() - self._validation_started
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        frozen = {f"learner.{n}" for n, p in self.learner.named_parameters() if not p.requires_grad}
+        weights = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {n: t for n, t in weights.items() if n not in frozen}
+        # The step says which tasks come next; Lightning's counters of epochs and loaders would only disagree with it.
+        del checkpoint["loops"]
+        checkpoint["run"] = {
+            "config": self.config.model_dump(mode="json"),
+            "step": self.step,
+            "elapsed": time.monotonic() - self._started,
+            "best": self.best,
+            "average": self._average,
+            "loss": (self._loss, self._losses),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        run = checkpoint.get("run")
+        if run is None:
+            raise ArtifactError("The checkpoint is not one of quickstudy's; train without resume.")
+        now = self.config.model_dump(mode="json")
+        for part in ("data", "learner", "encoder", "episode", "validation"):
+            if run["config"][part] != now[part]:
+                raise ConfigError(
+                    f"The run to resume was begun with {part} {run['config'][part]}, but {now[part]} was given; resume "
+                    "it as it was begun, or begin a new run elsewhere."
+                )
+        self.step, self.elapsed, self.best = run["step"], run["elapsed"], run["best"]
+        self._average = run["average"]
+        self._loss, self._losses = run["loss"]
