@@ -7,13 +7,12 @@ learners meet the same tasks, and one integer brings a bad episode back.
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -193,19 +192,37 @@ def check_design(pool: Pool, design: EpisodeDesign) -> None:
 
 def index_generator(seed: int, split: str, index: int) -> torch.Generator:
     """The random generator of one index of one split: the same in every process and on every run."""
-    key = np.random.SeedSequence([seed, zlib.crc32(split.encode()), index]).generate_state(
-        1, np.uint64
-    )[0]
-    return torch.Generator().manual_seed(int(key))
+    key = hashlib.blake2b(f"{seed} {split} {index}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(key, "little"))
+
+
+def distinct(rows: int, count: int, below: int, generator: torch.Generator) -> Tensor:
+    """Distinct numbers in random order, each row by itself, int64 (row, count), all ``< below``.
+
+    Rows of independent numbers, drawn again while they hold a number twice, are evenly distributed over the rows
+    without one; that costs far less than ordering ``below`` random keys when few numbers of many are wanted.
+
+    >>> distinct(2, 3, 3, torch.Generator().manual_seed(0)).sort().values.tolist()
+    [[0, 1, 2], [0, 1, 2]]
+    """
+    if count * count > below:
+        keys = torch.rand(rows, below, generator=generator)
+        return keys.topk(count, dim=1).indices
+    drawn = torch.randint(below, (rows, count), generator=generator)
+    while True:
+        ordered = drawn.sort(dim=1).values
+        twice = (ordered[:, 1:] == ordered[:, :-1]).any(1).nonzero().flatten()
+        if not len(twice):
+            return drawn
+        drawn[twice] = torch.randint(below, (len(twice), count), generator=generator)
 
 
 class Episodes(torch.utils.data.Dataset[Episode]):
     """A map from an index to a batch of tasks.
 
     A whole batch is drawn with array operations: classes without replacement, examples without
-    replacement, one
-    gather. Classes are numbered in the random order in which they were drawn, so a label says
-    nothing of its class.
+    replacement, one gather. Classes are numbered in the random order in which they were drawn, so a
+    label says nothing of its class.
 
     Args:
         source: what to draw from.
@@ -258,8 +275,7 @@ class Episodes(torch.utils.data.Dataset[Episode]):
                 members = self._groups[group]
                 rows.append(members[torch.randperm(len(members), generator=generator)[:way]])
             return torch.stack(rows)
-        keys = torch.rand(self.tasks, len(self._usable), generator=generator)
-        return self._usable[keys.topk(way, dim=1).indices]
+        return self._usable[distinct(self.tasks, way, len(self._usable), generator)]
 
     def _draw_rows(self, classes: Tensor, each: int, generator: torch.Generator) -> Tensor:
         """Distinct examples of each class, as rows of the pool, (task, way, each)."""
@@ -311,7 +327,7 @@ class Episodes(torch.utils.data.Dataset[Episode]):
             if kept is not None:
                 mask = mask & (torch.arange(each) < kept[..., None])
             return Examples(
-                x=tree_map(lambda tensor: tensor.unflatten(0, (tasks, way * each)), x),
+                x=tree_map(lambda tensor: tensor.view(tasks, way * each, *tensor.shape[1:]), x),
                 y=torch.arange(way).repeat_interleave(each).expand(tasks, -1).contiguous(),
                 mask=mask.reshape(tasks, -1),
             )
