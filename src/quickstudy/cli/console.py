@@ -33,13 +33,15 @@ def print_json(value: Any) -> None:
 
 def print_table(headings: list[str], rows: list[list[str]], *, title: str | None = None) -> None:
     """A table on standard output; the columns after the first hold numbers when they look so."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for column, heading in enumerate(headings):
         numbers = column > 0 and all(row[column][:1].isdigit() or not row[column] for row in rows)
         table.add_column(heading, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
     console = Console(highlight=False, markup=False)
+    if title is not None:
+        console.print(title, style="bold", soft_wrap=True)
     if console.is_terminal:
         console.print(table)
         return

@@ -15,6 +15,7 @@ OWN_ERRORS = {
     "quickstudy.episode.EpisodeError": FAILURE,
     "quickstudy.data.source.DataError": FAILURE,
     "quickstudy.durable.ArtifactError": FAILURE,
+    "quickstudy.training.module.TrainingError": FAILURE,
     "quickstudy.build.BuildError": WRONG_USE,
     "quickstudy.config.ConfigError": WRONG_USE,
     "quickstudy.cli.errors.WrongUse": WRONG_USE,
@@ -44,7 +45,16 @@ class Failure(Exception):
 
 
 class Interrupted(Exception):
-    """Stopped by Ctrl-C, with a sentence that says how to go on."""
+    """Stopped by a signal, with a sentence that says how to go on.
+
+    Args:
+        message: the sentence.
+        code: the exit code; 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
+    def __init__(self, message: str, code: int = INTERRUPTED) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def sentence(text: str) -> str:
@@ -60,7 +70,7 @@ def sentence(text: str) -> str:
 def explain(error: BaseException) -> tuple[str, int]:
     """The sentence for standard error and the exit code of a failed command."""
     if isinstance(error, Interrupted):
-        return sentence(str(error)), INTERRUPTED
+        return sentence(str(error)), error.code
     for ancestor in type(error).__mro__:
         code = OWN_ERRORS.get(f"{ancestor.__module__}.{ancestor.__qualname__}")
         if code is not None:

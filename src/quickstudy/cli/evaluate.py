@@ -25,15 +25,6 @@ class SplitName(StrEnum):
     test = "test"
 
 
-BASELINE_NAMES = {
-    "nearest_mean_raw_inputs": "nearest class mean, raw inputs",
-    "nearest_mean_untrained_encoder": "nearest class mean, untrained encoder",
-    "nearest_mean_pretrained_encoder": "nearest class mean, encoder before meta-training",
-    "linear_head": "linear head on this model's encoder",
-}
-"""Each baseline of an evaluation in words."""
-
-
 def evaluate(
     artifact: Annotated[
         Path, typer.Argument(metavar="ARTIFACT", help="The folder of a trained model.")
@@ -103,14 +94,9 @@ def evaluate(
             f"The model {artifact} knows tasks of at most {bank} classes, but --way is {design.way}; choose {bank} or "
             "fewer, or train a model with a larger learner.bank."
         )
+    source = fitting_source(model, data or model.config.data)
     scores = score(
-        model,
-        fitting_source(model, data or model.config.data),
-        design,
-        episodes=episodes,
-        split=split.value,
-        seed=seed,
-        rival=rival,
+        model, source, design, episodes=episodes, split=split.value, seed=seed, rival=rival
     )
     if as_json:
         print_json(scores)
@@ -119,7 +105,8 @@ def evaluate(
     if report is not None:
         from quickstudy.report import write_report
 
-        write_report(report, run=None, artifact=model, evaluations=[scores])
+        say("Drawing the report.")
+        write_report(report, artifact=model, evaluations=[scores], source=source)
         say(f"The report is in {report}.")
 
 
@@ -174,17 +161,19 @@ def score(
 
 def print_scores(scores: dict[str, Any]) -> None:
     """The scores for a person: this model, others on the same tasks, and what chance gives."""
+    from quickstudy.report.words import METHODS, some
+
     accuracy = scores["metric"] == "accuracy"
     number = percent if accuracy else plain
-    rows = [["this model", number(scores["mean"], scores["ci95"])]]
+    rows = [[METHODS["learner"], number(scores["mean"], scores["ci95"])]]
     for name, baseline in scores["baselines"].items():
-        rows.append([BASELINE_NAMES.get(name, name), number(baseline["mean"], baseline["ci95"])])
+        rows.append([METHODS.get(name, name), number(baseline["mean"], baseline["ci95"])])
     before = scores["before_adaptation"]
-    rows.append(["this model before it adapts", number(before["mean"], before["ci95"])])
+    rows.append([METHODS["before_adaptation"], number(before["mean"], before["ci95"])])
     if accuracy and isinstance(scores["way"], int):
         rows.append(["chance", number(1 / scores["way"])])
     group = " within one group" if scores["within_group"] else ""
-    shape = f"{scores['way']}-way {scores['shot']}-shot{group}"
+    shape = f"{some(scores['way'])}-way {some(scores['shot'])}-shot{group}"
     print_table(
         ["", f"{scores['metric']} (95 % interval)"],
         rows,

@@ -69,7 +69,7 @@ def learn(model: Artifact, support: Path, begun: AdaptedTask | None = None) -> A
     from quickstudy.artifact import extend
     from quickstudy.data.labelled import read_labelled
 
-    examples = read_labelled(str(support), **model.inputs)
+    examples = read_labelled(str(support), **model.inputs, fewest_classes=2 if begun is None else 1)
     return extend(model, begun, as_inputs(model, examples.x), examples.labels)
 
 
@@ -168,7 +168,7 @@ def ask(
     origins = []
     parts = []
     for one in inputs:
-        part = read_labelled(one, **model.inputs)
+        part = read_labelled(one, **model.inputs, fewest_classes=1)
         x = as_inputs(model, part.x)
         check_truth(task, x, part.labels, part.origins)
         parts.append(answer(model, task, x))

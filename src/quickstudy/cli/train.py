@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quickstudy.cli.console import command, print_result, say
-from quickstudy.cli.errors import Interrupted, WrongUse
+from quickstudy.cli.errors import INTERRUPTED, Interrupted, WrongUse
 
 if TYPE_CHECKING:
+    from quickstudy.artifact import Artifact
     from quickstudy.config import RunConfig
 
 
@@ -97,7 +98,18 @@ def train(
         raise WrongUse(
             "train needs a place for its results; add --out FOLDER, such as --out runs/first."
         )
-    train_into(run, out or Path("runs/dry"), resume=resume, dry_run=dry_run)
+    if dry_run:
+        out = None
+    if out is not None:
+        check_folder(out, resume=resume)
+    artifact = train_into(run, out, resume=resume, again=command("train", "--out", out, "--resume"))
+    if artifact is None:
+        return
+    if dry_run:
+        print_result("All is well: everything was built and one step was taken; nothing was kept.")
+        return
+    print_result(str(artifact.path))
+    say(f"Try it: {command('evaluate', artifact.path)}")
 
 
 def with_parts(
@@ -142,30 +154,44 @@ def holds_run(folder: Path) -> bool:
     return any((folder / part).exists() for part in ("artifact", "checkpoints", "metrics.csv"))
 
 
-def train_into(run: RunConfig, out: Path, *, resume: bool, dry_run: bool) -> None:
-    """Train, and print where the artifact lies; refuses to overwrite a run."""
+def check_folder(out: Path, *, resume: bool) -> None:
+    """Check that a training may go to a folder.
+
+    Raises:
+        WrongUse: it holds a run, and nobody asked to go on with it.
+    """
+    if holds_run(out) and not resume:
+        raise WrongUse(
+            f"{out} holds a run already, which is never overwritten; go on with it by --resume, or choose another --out."
+        )
+    if resume and not holds_run(out):
+        say(f"There is nothing to resume in {out} yet; starting from the beginning.")
+
+
+def train_into(
+    run: RunConfig, out: Path | None, *, resume: bool = False, again: str
+) -> Artifact | None:
+    """Train, with a bar on standard error.
+
+    Args:
+        run: what to train.
+        out: the folder of the run; ``None`` for a dry run.
+        resume: go on from the checkpoint there.
+        again: the command that goes on after an interruption.
+
+    Returns:
+        The artifact; ``None`` in the second and further processes of a training, which should stay silent.
+
+    Raises:
+        Interrupted: a signal came; says how to go on.
+    """
+    from quickstudy.training import is_main_process
     from quickstudy.training import train as run_training
 
-    if not dry_run:
-        if holds_run(out) and not resume:
-            raise WrongUse(
-                f"{out} holds a run already, which is never overwritten; go on with it by --resume, or choose another "
-                "folder for --out."
-            )
-        if resume and not holds_run(out):
-            say(f"There is nothing to resume in {out} yet; starting from the beginning.")
     try:
-        artifact = run_training(run, out, resume=resume, dry_run=dry_run)
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(
-            "Interrupted."
-            if dry_run
-            else f"Interrupted; go on with «{command('train', '--out', out, '--resume')}»."
-        ) from interrupt
-    if dry_run:
-        print_result(
-            "The dry run went well: everything was built and one step was taken; nothing was kept."
-        )
-        return
-    print_result(str(artifact.path))
-    say(f"Try it: {command('evaluate', artifact.path)}")
+        artifact = run_training(run, out or Path(), resume=resume, dry_run=out is None)
+    except KeyboardInterrupt as stopped:
+        text = str(stopped).rstrip(".") or "Training was stopped"
+        hint = "" if out is None else f"; go on with «{again}»"
+        raise Interrupted(text + hint, getattr(stopped, "exit_code", INTERRUPTED)) from stopped
+    return artifact if is_main_process() else None
