@@ -1,5 +1,32 @@
-"""quickstudy teaches a Transformer to learn."""
+"""quickstudy teaches a Transformer to learn.
+
+``import quickstudy`` itself is light; torch and scikit-learn are imported when :func:`load` or
+:class:`FewShotClassifier` is first used.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quickstudy.artifact import load_artifact as load
+    from quickstudy.estimator import FewShotClassifier
+
 __version__ = "0.1.0"
+__all__ = ["FewShotClassifier", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load":
+        from quickstudy.artifact import load_artifact
+
+        return load_artifact
+    if name == "FewShotClassifier":
+        from quickstudy.estimator import FewShotClassifier
+
+        return FewShotClassifier
+    raise AttributeError(f"module 'quickstudy' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,239 @@
+"""A trained artifact with the face of a scikit-learn classifier."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from torch import Tensor
+
+from quickstudy.artifact import AdaptedTask, Artifact, answer, extend, load_artifact
+from quickstudy.data.decoding import to_pixels
+from quickstudy.data.labelled import read_inputs
+from quickstudy.data.text import Tokenizes
+from quickstudy.nn.encoders import VectorEncoder
+
+Array = npt.NDArray[Any]
+
+
+class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Learns a new task from a few labelled examples, with what an artifact learned from many tasks.
+
+    ``fit`` adapts the artifact to the examples, ``partial_fit`` goes on from there, and ``predict_proba`` answers.
+    What ``X`` is depends on the artifact: for numbers a 2-D array (example, column), whose columns are standardised
+    with the mean and standard deviation of the first examples seen and may be fewer than the artifact's; for images an
+    array (example, height, width) or (example, channel, height, width) of uint8 or of floats in 0 … 1, or a list of
+    file paths or Pillow images; for texts a list of strings.
+
+    Args:
+        artifact: the folder of an artifact, or a loaded one.
+        device: where an artifact that is given as a folder computes.
+
+    Attributes:
+        classes_: the classes, sorted.
+        n_features_in_: the number of columns; numbers only.
+        task_: what was learned, an :class:`quickstudy.artifact.AdaptedTask`.
+
+    >>> from quickstudy.artifact import Artifact
+    >>> from quickstudy.config import RunConfig
+    >>> from quickstudy.learners.metric import ProtoNet
+    >>> learner = ProtoNet(VectorEncoder(8)).eval()
+    >>> config = RunConfig(data="numbers", encoder={"name": "vector", "inputs": 8})
+    >>> classifier = FewShotClassifier(Artifact(learner, config, {}, id="untrained", path=None))
+    >>> classifier.fit([[0.0, 1.0], [5.0, 6.0]], ["low", "high"]).predict([[4.0, 6.0]]).tolist()
+    ['high']
+    """
+
+    artifact_: Artifact
+    task_: AdaptedTask
+
+    def __init__(
+        self, artifact: str | Path | Artifact | None = None, *, device: str = "cpu"
+    ) -> None:
+        self.artifact = artifact
+        self.device = device
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Learn a task from its examples and forget any earlier one.
+
+        Args:
+            X: the examples.
+            y: (example,), the class of each; at least two classes.
+
+        Raises:
+            ValueError: the examples are not of the artifact's kind, or of one class only.
+        """
+        return self._begin(X, y, None)
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
+        """Learn from more examples of the task; the first call begins it.
+
+        Args:
+            X: the examples.
+            y: (example,), the class of each.
+            classes: all classes of the task; needed in the first call where ``y`` does not hold them all.
+
+        Raises:
+            ValueError: a label that is not among the classes, or examples of another kind.
+        """
+        if not hasattr(self, "task_"):
+            return self._begin(X, y, classes)
+        if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise ValueError(
+                f"The task was begun with the classes {self.classes_.tolist()}, but classes={np.unique(classes).tolist()} "
+                "was given; leave it out, or fit anew."
+            )
+        x = self._inputs(X, begin=False)
+        labels = self._labels(y, len(x))
+        self.task_ = extend(self.artifact_, self.task_, x, labels)
+        return self
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probabilities (example, class), in the order of ``classes_``."""
+        check_is_fitted(self, "task_")
+        found = answer(self.artifact_, self.task_, self._inputs(X, begin=False))
+        p = found.double().cpu().numpy()
+        return p / p.sum(axis=1, keepdims=True)
+
+    def predict(self, X: Any) -> Array:
+        """The most probable class of each example."""
+        p = self.predict_proba(X)
+        return self.classes_[p.argmax(axis=1)]
+
+    def _begin(self, X: Any, y: Any, classes: Any) -> Self:
+        self.artifact_ = self._loaded()
+        x = self._inputs(X, begin=True)
+        check_classification_targets(y)
+        self.classes_ = np.unique(column_or_1d(y, warn=True) if classes is None else classes)
+        labels = self._labels(y, len(x))
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"Found one class only, {self.classes_.tolist()[0]!r}; a task needs at least 2. Add examples of another "
+                "class."
+            )
+        self.task_ = extend(self.artifact_, None, x, labels, class_names=self._names())
+        return self
+
+    def _loaded(self) -> Artifact:
+        if self.artifact is None:
+            raise ValueError(
+                "There is nothing to start from; name an artifact's folder: FewShotClassifier('runs/demo/artifact')."
+            )
+        artifact = self.artifact
+        if not isinstance(artifact, Artifact):
+            artifact = load_artifact(artifact, self.device)
+        if isinstance(artifact.learner.encoder, VectorEncoder):
+            # In double precision an answer does not depend on which others are asked for with it.
+            learner = copy.deepcopy(artifact.learner).double().eval()
+            artifact = dataclasses.replace(artifact, learner=learner)
+        return artifact
+
+    def _names(self) -> list[str]:
+        return [str(each) for each in self.classes_.tolist()]
+
+    def _labels(self, y: Any, examples: int) -> list[str]:
+        """The name of each label."""
+        y = column_or_1d(y, warn=True)
+        if len(y) != examples:
+            raise ValueError(
+                f"Found {examples} examples and {len(y)} labels; give one label to each example."
+            )
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(
+                f"The label {unknown.tolist()[0]!r} is not among the classes {self.classes_.tolist()}; name all classes at the "
+                "first partial_fit, or fit anew."
+            )
+        names = self._names()
+        return [names[i] for i in np.searchsorted(self.classes_, y).tolist()]
+
+    def _inputs(self, X: Any, *, begin: bool) -> Tensor:
+        """The examples as the artifact's encoder takes them."""
+        encoder = self.artifact_.learner.encoder
+        if isinstance(encoder, VectorEncoder):
+            return self._numbers(X, encoder, begin=begin)
+        if isinstance(encoder, Tokenizes):
+            return encoder.tokenize(texts_of(X))
+        inputs = self.artifact_.inputs
+        shape = {name: inputs[name] for name in ("size", "channels", "invert")}
+        return images_of(X, shape)
+
+    def _numbers(self, X: Any, encoder: VectorEncoder, *, begin: bool) -> Tensor:
+        """Columns standardised with the mean and deviation of the first examples."""
+        table = validate_data(self, X, reset=begin, dtype=np.float64)
+        if table.shape[1] > encoder.inputs:
+            raise ValueError(
+                f"Found {table.shape[1]} columns, but this artifact takes at most {encoder.inputs}; select columns, or "
+                "train an artifact with more inputs."
+            )
+        if begin:
+            self.mean_ = table.mean(axis=0)
+            deviation = table.std(axis=0)
+            self.scale_ = np.where(deviation > 1e-12 * (1 + abs(self.mean_)), deviation, 1.0)
+        return torch.from_numpy((table - self.mean_) / self.scale_)
+
+
+def texts_of(X: Any) -> list[str]:
+    """The strings of a list or a one-dimensional array.
+
+    Raises:
+        ValueError: something else was given.
+    """
+    if isinstance(X, str) or np.ndim(X) != 1 or not all(isinstance(text, str) for text in X):
+        raise ValueError("This artifact takes texts; give a list of strings.")
+    return [str(text) for text in X]
+
+
+def images_of(X: Any, shape: dict[str, Any]) -> Tensor:
+    """Images, or files of them, as uint8 (image, channel, size, size).
+
+    Args:
+        X: an array (image, height, width) or (image, channel, height, width), or a list of paths or Pillow images.
+        shape: size, channels and invert, as :func:`quickstudy.data.decoding.to_pixels` takes them.
+
+    Raises:
+        ValueError: something else was given.
+        DataError: a file cannot be read.
+    """
+    if isinstance(X, Sequence) and X and all(isinstance(each, str | Path) for each in X):
+        found, _ = read_inputs([str(each) for each in X], kind="image", **shape)
+        if len(found) != len(X):
+            raise ValueError(
+                f"Found {len(found)} images at {len(X)} paths; name files, no folders."
+            )
+        return found
+    if isinstance(X, Sequence) and X and all(isinstance(each, Image.Image) for each in X):
+        pictures = list(X)
+    else:
+        pictures = [Image.fromarray(each) for each in _planes(np.asarray(X))]
+    return torch.from_numpy(np.stack([to_pixels(each, **shape) for each in pictures]))
+
+
+def _planes(images: Array) -> Array:
+    """uint8 (image, height, width) or (image, height, width, 3)."""
+    if images.ndim == 4 and images.shape[1] in (1, 3):
+        images = images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)
+    elif images.ndim != 3 or images.dtype.kind not in "uif":
+        raise ValueError(
+            f"This artifact takes images; found an array of shape {images.shape} and type {images.dtype}, expected "
+            "(image, height, width), (image, channel, height, width) with 1 or 3 channels, or a list of file paths."
+        )
+    if images.dtype == np.uint8:
+        return images
+    low, high = images.min(initial=0), images.max(initial=0)
+    most = 1 if images.dtype.kind == "f" else 255
+    if not 0 <= low <= high <= most:
+        raise ValueError(
+            f"Found pixels from {low:g} to {high:g}; expected floats in 0 … 1 or whole numbers in 0 … 255."
+        )
+    return np.rint(images * (255 / most)).astype(np.uint8)
