@@ -1,9 +1,12 @@
-"""A task source small enough to train on in a second, and a program that trains on it in a process of its own."""
+"""A task source small enough to train on in a second, and a program that trains on it in two processes."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -61,10 +64,41 @@ def toy_config(**training: Any) -> RunConfig:
     )
 
 
-if __name__ == "__main__":
-    import yaml
+def rows(out: Path) -> list[list[str]]:
+    """The metrics of a run without their last column, the seconds."""
+    lines = (out / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    return [line.split(",")[:-1] for line in lines]
 
-    from quickstudy.training import train
 
+def signal_at(draws: int, number: int) -> Callable[[int], None]:
+    """Send this process a signal, once, when so many sets of examples were drawn."""
+    due = [draws]
+
+    def send(count: int) -> None:
+        if due == [count]:
+            due.clear()
+            os.kill(os.getpid(), number)
+
+    return send
+
+
+def run_on_two_processes(out: Path) -> None:
+    """Train once without a break, and once with SIGTERM to one process and a resumption."""
+    from quickstudy.training import Interrupted, is_main_process, train
+
+    torch.set_num_threads(1)
     SOURCES["toy"] = ToySource
-    train(toy_config(**yaml.safe_load(sys.argv[2])), sys.argv[1], progress=False)
+    config = toy_config(devices=2, strategy="ddp", precision="64-true", steps=14)
+    train(config, out / "whole", progress=False)
+    if not is_main_process():
+        ToySource.on_draw = staticmethod(signal_at(20, signal.SIGTERM))
+    try:
+        train(config, out / "broken", progress=False)
+    except Interrupted as interrupted:
+        if is_main_process():
+            (out / "said").write_text(f"{interrupted.exit_code} {interrupted}", encoding="utf-8")
+    train(config, out / "broken", resume=True, progress=False)
+
+
+if __name__ == "__main__":
+    run_on_two_processes(Path(sys.argv[1]))

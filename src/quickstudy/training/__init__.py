@@ -47,7 +47,7 @@ CHATTER = (
     r".*`srun` command is available.*",
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
 )
-"""Advice of Lightning that does not apply (tasks are drawn cheaply, frozen parts are meant to be so), and its own debts."""
+"""Advice of Lightning that does not apply (tasks are drawn cheaply, frozen parts are meant to be so), and its debts."""
 
 
 def is_main_process() -> bool:
@@ -157,6 +157,20 @@ def _fit(
         raise
 
 
+def _is_complete(module: MetaTraining, path: Path) -> bool:
+    """Whether a checkpoint has all the steps that are asked for; if so, it is what the module then holds."""
+    checkpoint = DurableCheckpoints().load_checkpoint(path)
+    module.on_load_checkpoint(checkpoint)
+    if module.step < module.config.training.steps:
+        return False
+    if module.best["scores"] is None:
+        raise ConfigError(
+            f"The run was stopped after step {module.step}, before its first validation, and so has no weights to keep; "
+            f"set training.steps to more than {module.step}."
+        )
+    return True
+
+
 def _facts(module: MetaTraining, source: TaskSource, trainer: pl.Trainer) -> dict[str, Any]:
     """What the model card says of the run."""
     parameters = list(module.learner.parameters())
@@ -252,7 +266,8 @@ def train(
     record = Record(None if dry_run else out / "metrics.csv", progress=progress)
     with _quiet():
         trainer = _trainer(config, None if dry_run else out, [record, keep])
-        _fit(trainer, module, data, path if begun else None)
+        if not (begun and _is_complete(module, path)):
+            _fit(trainer, module, data, path if begun else None)
     learner.load_state_dict(module.best["weights"], strict=False)
     learner.cpu()
     scores, facts = _scores(module), _facts(module, source, trainer)

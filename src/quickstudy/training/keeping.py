@@ -217,7 +217,8 @@ class Record(pl.Callback):  # type: ignore[misc]
         self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any
     ) -> None:
         assert isinstance(module, MetaTraining)
-        if module.stepped(LOG_EVERY):
+        validated = trainer.should_stop or module.step % module.config.validation.every == 0
+        if module.stepped(LOG_EVERY) and not validated:
             self._add_row(trainer, module, {})
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

@@ -275,6 +275,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         checkpoint["state_dict"] = {n: t for n, t in weights.items() if n not in frozen}
         # The step says which tasks come next; Lightning's counters of epochs and loaders would only disagree with it.
         del checkpoint["loops"]
+        checkpoint["epoch"], checkpoint["global_step"] = 0, self.step
         checkpoint["run"] = {
             "config": self.config.model_dump(mode="json"),
             "step": self.step,

@@ -1,0 +1,29 @@
+"""The toy source by name, one thread, and no trace of signals and limits after a test."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Iterator
+
+import pytest
+import torch
+from toy import ToySource
+
+from quickstudy.data import SOURCES
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[ToySource]]:
+    """The toy source under its name; what a test does while it draws is undone afterwards."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setitem(SOURCES, "toy", ToySource)
+    monkeypatch.setattr(ToySource, "on_draw", ToySource.on_draw)
+    yield ToySource
+    torch.set_num_threads(threads)
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
