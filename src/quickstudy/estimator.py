@@ -90,8 +90,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return self._begin(X, y, classes)
         if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             raise ValueError(
-                f"The task was begun with the classes {self.classes_.tolist()}, but classes={np.unique(classes).tolist()} "
-                "was given; leave it out, or fit anew."
+                f"The task was begun with the classes {self.classes_.tolist()}, and now classes are "
+                f"{np.unique(classes).tolist()}; leave them out, or fit anew."
             )
         x = self._inputs(X, begin=False)
         labels = self._labels(y, len(x))
@@ -118,8 +118,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels = self._labels(y, len(x))
         if len(self.classes_) < 2:
             raise ValueError(
-                f"Found one class only, {self.classes_.tolist()[0]!r}; a task needs at least 2. Add examples of another "
-                "class."
+                f"Found one class only, {self.classes_.tolist()[0]!r}; a task needs at least 2. Add examples of "
+                "another class."
             )
         self.task_ = extend(self.artifact_, None, x, labels, class_names=self._names())
         return self
@@ -151,8 +151,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             raise ValueError(
-                f"The label {unknown.tolist()[0]!r} is not among the classes {self.classes_.tolist()}; name all classes at the "
-                "first partial_fit, or fit anew."
+                f"The label {unknown.tolist()[0]!r} is not among the classes {self.classes_.tolist()}; name all classes "
+                "at the first partial_fit, or fit anew."
             )
         names = self._names()
         return [names[i] for i in np.searchsorted(self.classes_, y).tolist()]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quickstudy.data.source import (
     DataError,
@@ -35,6 +35,8 @@ from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.likelihood import Categorical
 from quickstudy.nn.encoders import Encoder, RawEncoder
+from quickstudy.nn.minilm import PretrainedError
+from quickstudy.nn.pretrained import HuggingFaceEncoder
 
 __all__ = [
     "Calibration", "Contest", "accuracy_by_shot", "answer_batch", "answering", "calibrate", "calibration", "confusion",
@@ -65,14 +67,21 @@ def starting_encoder(
     encoder: Encoder, untrained: Callable[[], Encoder] | None, seed: int
 ) -> tuple[str, Encoder | None]:
     """The encoder as it was before meta-training and the name of its baseline; None when nobody can tell."""
-    if encoder.pretrained:
-        frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
-        before = encoder if frozen else None if untrained is None else untrained()
-        return "nearest_mean_pretrained_encoder", before
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        before = untrained_copy(encoder) if untrained is None else untrained()
-    return "nearest_mean_untrained_encoder", before
+    if not encoder.pretrained:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fresh = untrained_copy(encoder) if untrained is None else untrained()
+        return "nearest_mean_untrained_encoder", fresh
+    name = "nearest_mean_pretrained_encoder"
+    if isinstance(encoder, HuggingFaceEncoder) and encoder.frozen:
+        # What was pretrained is unchanged; only the layers on top were trained.
+        bare = copy.copy(encoder)
+        bare._modules = {**encoder._modules, "layers": nn.Sequential()}
+        return name, bare
+    try:
+        return name, None if untrained is None else untrained()
+    except PretrainedError:
+        return name, None
 
 
 def contest_of(

@@ -68,7 +68,9 @@ def score_tasks(
         return torch.cat(
             [
                 learner.likelihood.task_score(
-                    answer_batch(learner, batch, adapted=adapted), batch.query, batch.context
+                    answer_batch(learner, batch, adapted=adapted).double(),
+                    batch.query,
+                    batch.context,
                 ).cpu()
                 for batch in (batch.to(device) for batch in batches)
             ]
@@ -256,7 +258,8 @@ class Contest:
         for each in self.rounds(design, episodes):
             for name, ((learner, _, adapted), batch) in each.items():
                 outputs = answer_batch(learner, batch, adapted=adapted)
-                score = learner.likelihood.task_score(outputs, batch.query, batch.context)
+                # In double precision, a third of the queries is a third.
+                score = learner.likelihood.task_score(outputs.double(), batch.query, batch.context)
                 found[name].append(score.cpu())
             done += batch.tasks
             if progress is not None:

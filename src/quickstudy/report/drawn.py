@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple, cast
 
@@ -13,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from quickstudy.data.source import EpisodeDesign, Episodes, Pool, Split, TaskSource, span
+from quickstudy.data.text import TextSource
 from quickstudy.episode import leaves
 from quickstudy.evaluation import answer_batch, answering
 from quickstudy.learners.base import Learner
@@ -84,7 +84,8 @@ class Shown:
 
     def __init__(self, source: TaskSource, pool: Pool, split: Split) -> None:
         self.kind, self.pool = source.kind, pool
-        self.texts: Sequence[str] | None = source.texts(split) if source.kind == "text" else None
+        self.ink = self.kind == "image" and is_ink(leaves(pool.x)[0])
+        self.texts = source.pool_texts(split) if isinstance(source, TextSource) else None
 
     def example(self, row: int) -> str:
         """One example: an ``img`` element, or escaped text."""
@@ -92,7 +93,7 @@ class Shown:
             return escape(self.texts[row])
         x = leaves(self.pool.x)[0][row]
         if self.kind == "image":
-            return f'<img alt="" src="{picture(x)}"{" class=ink" if is_ink(x) else ""}>'
+            return f'<img alt="" src="{picture(x)}"{" class=ink" if self.ink else ""}>'
         numbers = [f"{number:.3g}" for number in x.flatten()[:6].tolist()]
         return escape(", ".join(numbers) + (", …" if x.numel() > 6 else ""))
 
@@ -109,6 +110,7 @@ def picture(x: Tensor) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def is_ink(x: Tensor) -> bool:
-    """Whether an image is a bright drawing on plain black, which a page may show as ink on its own paper."""
-    return len(x) == 1 and float((x == 0).float().mean()) > 0.5
+def is_ink(images: Tensor) -> bool:
+    """Whether images (image, channel, height, width) are bright drawings on black, which a page may show on paper."""
+    some = images[:: max(1, len(images) // 100)]
+    return some.shape[1] == 1 and float((some == 0).float().mean()) > 0.4

@@ -59,7 +59,7 @@ def score_cards(evaluations: Sequence[Mapping[str, Any]]) -> str:
         "over such tasks is known for these weights, not how another training run would do. The dashed line is "
         "guessing."
     )
-    return section("How well it learns new tasks", note, f'<div class="cards">{cards}</div>')
+    return section("How well it learns new tasks", note, f'<div class="cards scores">{cards}</div>')
 
 
 def _score_card(scores: Mapping[str, Any]) -> str:
@@ -72,7 +72,7 @@ def _score_card(scores: Mapping[str, Any]) -> str:
         _bar(name, row, metric, full or 1.0, words.chance(scores)) for name, row in rows.items()
     )
     facts = (
-        f"{scores['episodes']} tasks, {words.plural(scores['queries'], 'question')} a class, "
+        f"{scores['episodes']} tasks, {words.plural(scores['queries'], 'question', 'questions')} a class, "
         f"{escape(str(scores['split']))} split, seed {scores['seed']}. "
         + (
             "Each question is answered alone (checked by exchanging the others)."
@@ -127,7 +127,7 @@ def shots_and_calibration(
     sure = (
         '<figure class="card"><h3>Can its confidence be believed?</h3><figcaption>Answers sorted by how sure the model '
         f"was; on the dashed line, 80 % sure is right 80 % of the time. On average it is off by "
-        f"{words.share(calibration.error)} (expected calibration error over {int(calibration.answers.sum()):,} answers)."
+        f"{words.share(calibration.error)} (expected calibration error, {int(calibration.answers.sum()):,} answers)."
         f"</figcaption>{figures.calibration_chart(calibration)}</figure>"
     )
     return section(

@@ -23,7 +23,7 @@ def method(name: str) -> str:
 
 
 def share(value: float) -> str:
-    """A share as a percentage.
+    """A share as a percentage, no longer than it need be.
 
     >>> share(0.94213), share(1.0), share(0.05)
     ('94.2 %', '100 %', '5 %')
@@ -32,8 +32,12 @@ def share(value: float) -> str:
 
 
 def number(value: float, metric: str) -> str:
-    """A score in the manner of its metric."""
-    return share(value) if metric == "accuracy" else f"{value:.4g}"
+    """A score in the manner of its metric.
+
+    >>> number(0.9, "accuracy"), number(0.9, "mean_squared_error")
+    ('90.0 %', '0.9')
+    """
+    return f"{100 * value:.1f} %" if metric == "accuracy" else f"{value:.4g}"
 
 
 def half_width(value: float, metric: str) -> str:
@@ -54,13 +58,13 @@ def some(value: int | Sequence[int]) -> str:
     return str(value) if isinstance(value, int) else f"{value[0]} to {value[1]}"
 
 
-def plural(value: int | Sequence[int], noun: str) -> str:
+def plural(value: int | Sequence[int], one: str, several: str) -> str:
     """A number or a range with its noun.
 
-    >>> plural(1, "example"), plural([1, 3], "example")
-    ('1 example', '1 to 3 examples')
+    >>> plural(1, "example", "examples"), plural([1, 3], "class", "classes")
+    ('1 example', '1 to 3 classes')
     """
-    return f"{some(value)} {noun}" + ("" if value == 1 else "s")
+    return f"{some(value)} {one if value == 1 else several}"
 
 
 def design_name(scores: Mapping[str, Any]) -> str:
@@ -76,9 +80,11 @@ def chance(scores: Mapping[str, Any]) -> float | None:
     return None
 
 
-def best_baseline(scores: Mapping[str, Any]) -> str | None:
-    """The baseline with the best score."""
-    baselines = scores.get("baselines") or {}
+def best_untrained(scores: Mapping[str, Any]) -> str | None:
+    """The best of the baselines that take nothing from meta-training."""
+    baselines = {
+        name: row for name, row in (scores.get("baselines") or {}).items() if name != "linear_head"
+    }
     best = max if scores["metric"] == "accuracy" else min
     return best(baselines, key=lambda name: baselines[name]["mean"], default=None)
 
@@ -90,18 +96,18 @@ def headline(scores: Mapping[str, Any]) -> str:
         f"<strong>{number(scores['mean'], metric)} {half_width(scores['ci95'], metric)}</strong>"
     )
     tasks = (
-        f"{scores['episodes']} tasks that were drawn from the {escape(str(scores['split']))} split, each with "
-        f"{plural(scores['way'], 'class').replace('classs', 'classes')} and {plural(scores['shot'], 'example')} of each"
+        f"{scores['episodes']} tasks drawn from the {escape(str(scores['split']))} split, each with "
+        f"{plural(scores['way'], 'class', 'classes')} and {plural(scores['shot'], 'example', 'examples')} of each"
     )
     if metric != "accuracy":
         return f"On {tasks}, the model reaches a {escape(metric.replace('_', ' '))} of {value}."
-    words = f"On {tasks}, the model gives the right answer to {value} of the questions."
-    guess, best = chance(scores), best_baseline(scores)
+    words = f"On {tasks}, the model answers {value} of the questions right."
+    guess, best = chance(scores), best_untrained(scores)
     if guess is not None:
-        words += f" Guessing would give {share(guess)}"
+        words += f" Guessing gives {share(guess)}"
         if best is not None:
-            found = share(scores["baselines"][best]["mean"])
-            words += f"; the best simpler method, {method(best)}, gives {found} on the same tasks"
+            found = number(scores["baselines"][best]["mean"], metric)
+            words += f"; without meta-training, the best of the simple methods ({method(best)}) gives {found}"
         words += "."
     return words
 
