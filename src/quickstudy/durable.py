@@ -6,9 +6,10 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 FORMAT = 1
 """Of artifacts and tasks; raised when an older reader could not understand them."""
@@ -28,10 +29,13 @@ def sha256_of(*parts: bytes) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
-def write_through(path: Path, content: bytes) -> None:
+def write_through(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
     """Write a file and wait until the disk has it."""
     with path.open("wb") as file:
-        file.write(content)
+        if isinstance(content, bytes):
+            file.write(content)
+        else:
+            content(file)
         file.flush()
         os.fsync(file.fileno())
 
@@ -46,8 +50,12 @@ def sync_folder(path: Path) -> None:
             os.close(handle)
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
     """Write a file whole or not at all: under a temporary name in the same folder, then renamed.
+
+    Args:
+        path: the file.
+        content: its bytes, or what writes them into an open file.
 
     Raises:
         OSError: the disk is full or the folder may not be written; what was there before is intact.

@@ -58,7 +58,7 @@ def toy_config(**training: Any) -> RunConfig:
             "data": "toy",
             "encoder": {"name": "vector", "inputs": 4, "width": 8, "layers": 1},
             "episode": {**design, "tasks": 4},
-            "validation": {**design, "episodes": 10, "every": 4},
+            "validation": {**design, "episodes": 9, "every": 4},
             "training": defaults | training,
         }
     )

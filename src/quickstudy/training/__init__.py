@@ -16,12 +16,12 @@ from typing import Any
 import lightning
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from quickstudy.artifact import Artifact, save_artifact
 from quickstudy.build import build_learner, build_source
 from quickstudy.config import ConfigError, RunConfig, config_to_yaml, parse_config
+from quickstudy.data.features import with_features
 from quickstudy.data.source import TaskSource
 from quickstudy.durable import write_file
 from quickstudy.evaluation.intervals import interval
@@ -100,11 +100,6 @@ def _check(config: RunConfig) -> None:
         )
 
 
-def _strategy(name: str) -> str | Strategy:
-    """Plain data parallelism does not need to send buffers around, since no layer here keeps running statistics."""
-    return DDPStrategy(broadcast_buffers=False) if name == "ddp" else name
-
-
 def _trainer(config: RunConfig, out: Path | None, callbacks: list[pl.Callback]) -> pl.Trainer:
     training = config.training
     logger: Any = False
@@ -117,7 +112,7 @@ def _trainer(config: RunConfig, out: Path | None, callbacks: list[pl.Callback]) 
         accelerator=training.accelerator,
         devices=training.devices,
         num_nodes=training.nodes,
-        strategy=_strategy(training.strategy),
+        strategy=training.strategy,
         precision=training.precision,
         max_epochs=-1,
         accumulate_grad_batches=training.accumulate,
@@ -165,8 +160,8 @@ def _is_complete(module: MetaTraining, path: Path) -> bool:
         return False
     if module.best["scores"] is None:
         raise ConfigError(
-            f"The run was stopped after step {module.step}, before its first validation, and so has no weights to keep; "
-            f"set training.steps to more than {module.step}."
+            f"The run was stopped after step {module.step}, before its first validation, and so has no weights to "
+            f"keep; set training.steps to more than {module.step}."
         )
     return True
 
@@ -252,9 +247,8 @@ def train(
         config = parse_config(values)
     keep_large_blocks()
     torch.manual_seed(config.training.seed)
-    source = build_source(config.data)
     learner = build_learner(config.learner, config.encoder)
-    source.prepare(learner.encoder)
+    source = with_features(build_source(config.data), learner.encoder)
     module, data = MetaTraining(learner, config), TaskData(source, config)
     path = out / "checkpoints" / "last.ckpt"
     begun = resume and path.exists()

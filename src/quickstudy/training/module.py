@@ -43,7 +43,8 @@ class Batches(Dataset[tuple[Tensor, Episode]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Episode]:
         first, last = index * self.size, min((index + 1) * self.size, len(self.tasks))
         which = list(range(first, last))[self.rank :: self.world]
-        drawn = [self.tasks[each] for each in which]
+        # A process without a share of the last batch runs along, since the others wait for it; nothing counts.
+        drawn = [self.tasks[each] for each in which or [first]]
         return torch.tensor(which), tree_map(lambda *parts: torch.cat(parts), *drawn)
 
 
@@ -242,7 +243,8 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         score = learner.likelihood.task_score(outputs, episode.query, episode.context)
         nll = learner.likelihood.task_nll(outputs, episode.query, episode.context)
-        self._scores[which], self._nll[which] = score.double(), nll.double()
+        mine = slice(len(which))
+        self._scores[which], self._nll[which] = score[mine].double(), nll[mine].double()
 
     def on_validation_epoch_end(self) -> None:
         together = self.trainer.strategy.reduce
