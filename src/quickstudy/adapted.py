@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from quickstudy.durable import FORMAT, ArtifactError, aside, sha256_of, write_file
+from quickstudy.durable import FORMAT, ArtifactError, aside, canonical, sha256_of, write_file
 from quickstudy.episode import (
     Context,
     Examples,
@@ -84,8 +84,10 @@ def _named_tensors(tree: Any, prefix: str) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": tensor for name, tensor in fields.items()}
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    return sha256_of(safetensors.torch.save(dict(sorted(tensors.items()))))
+def _checksum(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Of everything in a task file but this."""
+    known = {key: value for key, value in facts.items() if key != "sha256"}
+    return sha256_of(canonical(known), safetensors.torch.save(dict(sorted(tensors.items()))))
 
 
 def save_task(path: str | Path, task: AdaptedTask, *, base: str | Path | None = None) -> None:
@@ -102,7 +104,7 @@ def save_task(path: str | Path, task: AdaptedTask, *, base: str | Path | None = 
     path = Path(path)
     tensors = _named_tensors(task.state, "state") | _named_tensors(task.context, "context")
     tensors = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
-    facts = {
+    facts: dict[str, Any] = {
         "format": FORMAT,
         "base_id": task.base_id,
         # Relative, so that a run's folder can be moved as a whole; absolute, so that the file can.
@@ -114,8 +116,8 @@ def save_task(path: str | Path, task: AdaptedTask, *, base: str | Path | None = 
         "examples": task.examples,
         "inputs": task.inputs,
         "seen": task.seen,
-        "sha256": _checksum(tensors),
     }
+    facts["sha256"] = _checksum(facts, tensors)
     content = safetensors.torch.save(tensors, metadata={"quickstudy": json.dumps(facts)})
     try:
         write_file(path, content)
@@ -140,7 +142,7 @@ def _read_task(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ArtifactError(
             f"{path} is no task file, or it is truncated; make it again with: quickstudy adapt."
         ) from None
-    if facts.get("format") != FORMAT or facts.get("sha256") != _checksum(tensors):
+    if facts.get("format") != FORMAT or facts.get("sha256") != _checksum(facts, tensors):
         raise ArtifactError(
             f"The task {path} was changed after it was written, or comes from another version; make it again with: "
             "quickstudy adapt."

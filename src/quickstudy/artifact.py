@@ -145,6 +145,7 @@ def save_artifact(
         "scores": dict(scores),
         "facts": dict(facts or {}),
     }
+    record = json.loads(json.dumps(record, default=str))  # as it will be read again
     record["sha256"] = sha256_of(canonical(record))
     parameters = sum(parameter.numel() for parameter in learner.parameters())
     files = {
@@ -167,7 +168,7 @@ def save_artifact(
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Artifact(learner.eval(), config, dict(scores), record["id"], path, dict(facts or {}))
+    return Artifact(learner.eval(), config, record["scores"], record["id"], path, record["facts"])
 
 
 def _read_record(path: Path) -> dict[str, Any]:

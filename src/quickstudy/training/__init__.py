@@ -253,6 +253,8 @@ def train(
     path = out / "checkpoints" / "last.ckpt"
     begun = resume and path.exists()
     if is_main_process() and not dry_run:
+        for unfinished in path.parent.glob(".*.tmp"):
+            unfinished.unlink()  # of a run that was killed while it saved
         if not begun:
             path.unlink(missing_ok=True)
         write_file(out / "config.yaml", config_to_yaml(config).encode())

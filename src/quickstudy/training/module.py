@@ -160,7 +160,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
             now = (self.elapsed, self._validation_seconds)
             self.elapsed, self._validation_seconds = self.trainer.strategy.broadcast(now)
 
-    def _rate(self) -> float:
+    def rate(self) -> float:
         """The learning rate of this step."""
         training = self.config.training
         rise = min(1.0, (self.step + 1) / max(1, training.warmup))
@@ -172,7 +172,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._measure_time()
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self._rate()
+            group["lr"] = self.rate()
         # Whatever a learner draws for itself (dropout) is a function of the step as well.
         key = [self.config.training.seed, self.step, batch_idx, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))

@@ -1,0 +1,167 @@
+"""Names become classes in one place, which answers a wrong one with the right ones."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytest
+import torch
+
+from quickstudy.build import (
+    BuildError,
+    build_design,
+    build_encoder,
+    build_learner,
+    build_source,
+    names_and_summaries,
+    parse_spec,
+)
+from quickstudy.config import RunConfig
+from quickstudy.data import SOURCES
+from quickstudy.data.source import Pool, Split, TaskSource
+
+VECTOR = {"name": "vector", "inputs": 4, "width": 8, "layers": 1}
+
+
+class Odd(TaskSource):
+    """A source with an option of every kind."""
+
+    kind = "vector"
+
+    def __init__(
+        self,
+        path: str | None = None,
+        *,
+        whole: int = 1,
+        part: float = 0.5,
+        really: bool = False,
+        way: Literal["up", "down"] = "up",
+        most: int | None = None,
+    ) -> None:
+        self.options = (path, whole, part, really, way, most)
+
+    def pool(self, split: Split) -> Pool:
+        raise NotImplementedError
+
+
+class Needy(Odd):
+    """A source that cannot do without a path and an option."""
+
+    def __init__(self, path: str, *, column: str) -> None:
+        super().__init__(path)
+
+
+class Pathless(Odd):
+    """A source without a path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+@pytest.fixture(autouse=True)
+def _sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cls in (Odd, Needy, Pathless):
+        monkeypatch.setitem(SOURCES, cls.__name__.lower(), cls)
+
+
+@pytest.mark.parametrize(
+    ("spec", "parts"),
+    [
+        ("glyphs", ("glyphs", None, {})),
+        ("glyphs,size=32", ("glyphs", None, {"size": "32"})),
+        ("text:file.csv, seed=3", ("text", "file.csv", {"seed": "3"})),
+        ("images:C:\\my, own\\a", ("images", "C:\\my, own\\a", {})),
+        ("images:/a=b/c,d,size=28,vary=no", ("images", "/a=b/c,d", {"size": "28", "vary": "no"})),
+        ("odd:x,part=", ("odd", "x", {"part": ""})),
+    ],
+)
+def test_specs_are_taken_apart(spec: str, parts: Any) -> None:
+    assert parse_spec(spec) == parts
+
+
+@pytest.mark.parametrize("spec", ["", "images:", "two words", ":path", "a,x=1,x=2"])
+def test_wrong_specs_are_refused(spec: str) -> None:
+    with pytest.raises(BuildError):
+        parse_spec(spec)
+
+
+def options(spec: str) -> Any:
+    source = build_source(spec)
+    assert isinstance(source, Odd)
+    return source.options
+
+
+def test_options_are_converted_by_annotation() -> None:
+    assert options("odd") == (None, 1, 0.5, False, "up", None)
+    spec = "odd:here,whole=3,part=1e-3,really=yes,way=down,most=7"
+    assert options(spec) == ("here", 3, 0.001, True, "down", 7)
+    assert options("odd,most=none,really=false") == (None, 1, 0.5, False, "up", None)
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ("even", "no data source named 'even'; the data sources are .*odd"),
+        ("odd,size=3", "no option 'size'; its options are whole, part, really, way, most"),
+        ("odd,whole=2.5", "option 'whole' .* must be a whole number; found '2.5'"),
+        ("odd,whole=inf", "must be a whole number"),
+        ("odd,part=half", "must be a number; found 'half'"),
+        ("odd,really=maybe", "must be true or false; found 'maybe'"),
+        ("odd,way=left", "must be up or down; found 'left'"),
+        ("odd,most=all", "must be a whole number or none; found 'all'"),
+        ("needy,column=a", "needs a path: needy:PATH"),
+        ("needy:here", r"needs the option 'column' \(text\)"),
+        ("pathless:here", "takes no path; found 'here'"),
+        ("pathless,size=1", "it has no options"),
+    ],
+)
+def test_faults_list_what_is_right(spec: str, sentence: str) -> None:
+    with pytest.raises(BuildError, match=sentence) as raised:
+        build_source(spec)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_learner_is_built_on_its_encoder() -> None:
+    learner = build_learner({"name": "protonet", "temperature": "5"}, {**VECTOR, "width": "16"})
+    assert learner.encoder.width == 16
+    torch.testing.assert_close(learner.log_temperature.exp(), torch.tensor(5.0))
+
+
+@pytest.mark.parametrize(
+    ("learner", "encoder", "sentence"),
+    [
+        ({"name": "protonet", "heat": 5}, VECTOR, "learner 'protonet' has no option 'heat'"),
+        (
+            {"name": "prototype"},
+            VECTOR,
+            "no learner named 'prototype'; the learners are .*protonet",
+        ),
+        ({"name": "protonet"}, {"name": "vektor"}, "no encoder named 'vektor'"),
+        ({"name": "protonet"}, {"name": "vector", "width": True}, "must be a whole number"),
+        ({"temperature": 5}, VECTOR, "needs a name"),
+        ({"name": "protonet", "temperature": -5}, VECTOR, "must be positive"),
+    ],
+)
+def test_faults_of_parts_are_named(learner: Any, encoder: Any, sentence: str) -> None:
+    with pytest.raises(BuildError, match=sentence):
+        build_learner(learner, encoder)
+
+
+def test_encoder_and_learner_are_no_options_of_a_learner() -> None:
+    with pytest.raises(BuildError, match="no option 'encoder'"):
+        build_learner({"name": "protonet", "encoder": "x"}, VECTOR)
+
+
+def test_a_config_becomes_a_design() -> None:
+    design = build_design(RunConfig().validation)
+    assert (design.way, design.shot, design.within_group) == (20, 1, False)
+
+
+def test_everything_that_can_be_built_has_a_summary() -> None:
+    tables = names_and_summaries()
+    assert tables["sources"]["odd"] == "A source with an option of every kind."
+    assert all(line for table in tables.values() for line in table.values())
+
+
+def test_building_an_encoder_takes_values_as_they_are() -> None:
+    assert build_encoder(VECTOR).width == 8

@@ -1,0 +1,198 @@
+"""Training against a plain loop, its schedule, its budgets, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+sys.path.append(str(Path(__file__).parents[1] / "system"))
+
+from toy import ToySource, rows, toy_config
+
+from quickstudy import training
+from quickstudy.build import build_design, build_learner
+from quickstudy.config import ConfigError, RunConfig, with_overrides
+from quickstudy.data import SOURCES
+from quickstudy.data.source import DataError, Episodes
+from quickstudy.episode import tree_map
+from quickstudy.training import TrainingError, train
+from quickstudy.training.module import MetaTraining
+
+
+@pytest.fixture(autouse=True)
+def _toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SOURCES, "toy", ToySource)
+
+
+def by_hand(config: RunConfig) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+    """The same training as a plain loop: last weights, and their moving average."""
+    part = config.training
+    torch.manual_seed(part.seed)
+    source = ToySource()
+    learner = build_learner(config.learner, config.encoder).double()
+    count = part.steps * config.episode.tasks * part.accumulate
+    tasks = Episodes(
+        source, "train", build_design(config.episode), length=count, seed=part.seed, augment=True
+    )
+    weights = list(learner.parameters())
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [w for w in weights if w.ndim > 1], "weight_decay": part.weight_decay},
+            {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
+        ]
+    )
+    average = [w.detach().clone() for w in weights]
+    each = config.episode.tasks * part.accumulate
+    for step in range(part.steps):
+        drawn = [tasks[step * each + i] for i in range(each)]
+        batch = tree_map(lambda *t: torch.cat(t), *drawn)
+        batch = tree_map(lambda t: t.double() if t.is_floating_point() else t, batch)
+        share = max(0, step - part.warmup) / (part.steps - part.warmup)
+        for group in optimizer.param_groups:
+            rise = min(1, (step + 1) / part.warmup)
+            group["lr"] = part.rate * rise * 0.5 * (1 + math.cos(math.pi * share))
+        optimizer.zero_grad()
+        learner(batch).backward()
+        clip_grad_norm_(weights, part.clip)
+        optimizer.step()
+        decay = min(part.average, (1 + step) / (10 + step))
+        for mean, weight in zip(average, weights, strict=True):
+            mean.mul_(decay).add_(weight.detach(), alpha=1 - decay)
+    return learner.state_dict(), average
+
+
+def test_it_equals_a_plain_loop(tmp_path: Path) -> None:
+    config = toy_config(precision="64-true", accumulate=2, average=0.8, clip=0.5, steps=10)
+    train(config, tmp_path, progress=False)
+    found = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    weights, average = by_hand(config)
+    for name, tensor in weights.items():
+        torch.testing.assert_close(
+            found["state_dict"][f"learner.{name}"], tensor, rtol=0, atol=1e-12
+        )
+    torch.testing.assert_close(found["run"]["average"], average, rtol=0, atol=1e-12)
+
+
+def test_what_is_kept_is_the_average_that_did_best(tmp_path: Path) -> None:
+    artifact = train(toy_config(steps=12), tmp_path, progress=False)
+    table = rows(tmp_path)
+    column = table[0].index("validation_accuracy")
+    seen = {int(row[0]): float(row[column]) for row in table[1:] if row[column]}
+    assert list(seen) == [4, 8, 12]
+    score = artifact.scores["validation"]
+    assert score["step"] == max(seen, key=lambda step: seen[step])
+    assert score["mean"] == max(seen.values())
+    assert artifact.facts["data"]["licence"] == "none needed"
+
+
+def module_at(step: int, *, elapsed: float = 0.0, **options: Any) -> MetaTraining:
+    config = toy_config(steps=100, warmup=10, rate=1.0, **options)
+    module = MetaTraining(build_learner(config.learner, config.encoder), config)
+    module.step, module.elapsed = step, elapsed
+    return module
+
+
+def test_the_rate_rises_and_falls_by_steps_or_time_whichever_is_further() -> None:
+    assert module_at(0).rate() == pytest.approx(0.1)
+    assert module_at(10).rate() == pytest.approx(1.0)
+    assert module_at(55).rate() == pytest.approx(0.5)
+    assert module_at(100).rate() == pytest.approx(0.0)
+    assert module_at(55, minutes=1, elapsed=3).rate() == pytest.approx(0.5)
+    assert module_at(11, minutes=1, elapsed=30).rate() == pytest.approx(0.5)
+    assert module_at(11, minutes=1, elapsed=61).rate() == pytest.approx(0.0)
+
+
+def test_a_budget_of_time_ends_with_a_validation(tmp_path: Path) -> None:
+    config = toy_config(steps=100_000, minutes=0.005)
+    config = with_overrides(config, ["validation.every=100000"])
+    artifact = train(config, tmp_path, progress=False)
+    steps = artifact.facts["training"]["steps"]
+    assert 0 < steps < 100_000
+    assert artifact.scores["validation"]["step"] == steps
+
+
+def test_patience_ends_a_run_that_does_not_improve(tmp_path: Path) -> None:
+    config = with_overrides(toy_config(steps=60, rate=1e-12, patience=2), ["validation.every=2"])
+    artifact = train(config, tmp_path, progress=False)
+    assert artifact.scores["validation"]["step"] == 2
+    assert artifact.facts["training"]["steps"] == 6
+
+
+def test_a_dry_run_leaves_nothing_and_says_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    artifact = train(toy_config(), tmp_path / "run", dry_run=True)
+    assert artifact.path is None
+    assert artifact.facts["training"]["steps"] == 1
+    assert artifact.facts["training"]["parameters"] == 145
+    assert not (tmp_path / "run").exists()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tensorboard_by_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train(toy_config(steps=2, logger="tensorboard"), tmp_path)
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_frozen_weights_stay_and_are_in_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def frozen(*parts: Any) -> Any:
+        learner = build_learner(*parts)
+        learner.encoder.embed.requires_grad_(False)
+        return learner
+
+    monkeypatch.setattr(training, "build_learner", frozen)
+    config = toy_config(steps=4)
+    torch.manual_seed(config.training.seed)
+    before = frozen(config.learner, config.encoder).encoder.embed.weight
+    artifact = train(config, tmp_path, progress=False)
+    assert torch.equal(artifact.learner.encoder.embed.weight, before)
+    saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert not any("embed" in name for name in saved["state_dict"])
+    longer = with_overrides(config, ["training.steps=6"])
+    resumed = train(longer, tmp_path, progress=False, resume=True)
+    assert torch.equal(resumed.learner.encoder.embed.weight, before)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToySource, "augment", lambda self, x, generator: x * math.nan)
+    with pytest.raises(TrainingError, match=r"became nan .* lower training\.rate \(0\.01\)"):
+        train(toy_config(), tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["training.precision=16-mixed"], "16-mixed needs a GPU"),
+        (["training.devices=3"], "4 tasks of a step cannot be shared equally by 3 processes"),
+        (["training.nodes=4", "validation.episodes=2"], "2 validation tasks are too few for 4"),
+    ],
+)
+def test_what_cannot_work_is_refused_first(
+    options: list[str], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        train(with_overrides(toy_config(), options), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_cannot_fill_the_tasks_are_refused_first(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Episodes of 40 classes"):
+        train(with_overrides(toy_config(), ["episode.way=40"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_malware_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.lightning, "__version__", "2.6.3")
+    with pytest.raises(TrainingError, match="malware"):
+        train(toy_config(), tmp_path / "run")
