@@ -13,14 +13,13 @@ class FeatureSource(TaskSource):
     """The same tasks as another source's, with each example encoded once: training on features runs at full speed.
 
     Args:
-        source: where the tasks come from; prepared for the encoder.
+        source: where the tasks come from, prepared for the encoder.
         encoder: a frozen encoder.
     """
 
     kind = "vector"
 
     def __init__(self, source: TaskSource, encoder: Any) -> None:
-        source.prepare(encoder)
         self.source, self.encoder = source, encoder
         self._pools: dict[Split, Pool] = {}
 
@@ -43,6 +42,7 @@ class FeatureSource(TaskSource):
 def with_features(source: TaskSource, encoder: Any) -> TaskSource:
     """``source`` itself, or, where the encoder is frozen, its tasks with each example encoded once and kept on disk.
 
-    Examples are not varied any more then.
+    Either way the source is prepared for the encoder. Encoded examples are not varied any more.
     """
+    source.prepare(encoder)
     return FeatureSource(source, encoder) if has_frozen_features(encoder) else source

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from quickstudy.data.features import with_features
 from quickstudy.data.source import EpisodeDesign, Episodes, Pool, Split, TaskSource
 from quickstudy.episode import Episode, Inputs, leaves, tree_map, without_support
 from quickstudy.learners.base import Learner
@@ -204,8 +205,9 @@ class Contest:
         return FixedPool(self.source.pool(self.split))
 
     def encoded(self, encoder: Encoder) -> EncodedPool:
-        """The examples as this encoder sees them."""
-        return EncodedPool(self.pool(encoder).fixed, encoder, self.device)
+        """The examples as this encoder sees them; a frozen one has seen them before."""
+        pool = FixedPool(with_features(self.source, encoder).pool(self.split))
+        return EncodedPool(pool.fixed, encoder, self.device)
 
     def enter(self, name: str, learner: Learner, pool: FixedPool | None = None) -> None:
         """Add a learner; ``pool`` says that its inputs come from there, else its own encoder decides."""

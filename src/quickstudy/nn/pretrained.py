@@ -49,6 +49,10 @@ def _find(name: str, download: bool) -> str:
     return name
 
 
+TEXTS_AT_ONCE = 64
+"""Texts that go through a model on a CPU at once; more need memory and win no time."""
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars and load reports from transformers; what matters in them is checked here."""
@@ -251,9 +255,6 @@ class HuggingFaceEncoder(Encoder):
         self.frozen, self.pooling, self.normalise = frozen, pooling, normalise
         self.width = int(model.config.hidden_size)
         self._padding = int(getattr(model.config, "pad_token_id", None) or 0)
-        self.bytes_per_example = (
-            4 * words * int(getattr(model.config, "intermediate_size", 0) or 4 * self.width)
-        )
         self.layers = nn.Sequential(*(Refinement(self.width) for _ in range(layers)))
         model.requires_grad_(not frozen)
         self.train(self.training)
@@ -293,6 +294,11 @@ class HuggingFaceEncoder(Encoder):
 
     def features(self, x: Tensor) -> Tensor:
         """What the pretrained model alone makes of tokens (example, word): float (example, width)."""
+        if x.device.type == "cpu" and len(x) > TEXTS_AT_ONCE:
+            return torch.cat([self._features(part) for part in x.split(TEXTS_AT_ONCE)])
+        return self._features(x)
+
+    def _features(self, x: Tensor) -> Tensor:
         exists = x != WORD_PADDING
         dtype = next(self.model.parameters()).dtype
         visible = exists[:, None, None, :]
