@@ -22,7 +22,7 @@ COMMANDS = ("demo", "train", "evaluate", "adapt", "predict", "list", "doctor", "
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     """The real command in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "quickstudy", *words], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "quickstudy", *words], capture_output=True, text=True, timeout=280
     )
 
 

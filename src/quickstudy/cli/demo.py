@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 EPISODES = 600
 """Tasks that each score is a mean over."""
 
+REPORT_EPISODES = 100
+"""Tasks for each point of the report's charts."""
+
 SCRIPT = "Georgian"
 """The script that is learned as a new task; no letter of it is in training or validation."""
 
@@ -85,7 +88,12 @@ def demo(
     say("")
     say("Drawing the report.")
     write_report(
-        out / "report.html", artifact=model, evaluations=evaluations, run=out, source=source
+        out / "report.html",
+        artifact=model,
+        evaluations=evaluations,
+        run=out,
+        source=source,
+        episodes=REPORT_EPISODES,
     )
     print_result("")
     print_next_steps(out, model)

@@ -162,7 +162,8 @@ def check_folder(out: Path, *, resume: bool) -> None:
     """
     if holds_run(out) and not resume:
         raise WrongUse(
-            f"{out} holds a run already, which is never overwritten; go on with it by --resume, or choose another --out."
+            f"{out} holds a run already, which is never overwritten; go on with it by --resume, or choose another "
+            "folder for --out."
         )
     if resume and not holds_run(out):
         say(f"There is nothing to resume in {out} yet; starting from the beginning.")
