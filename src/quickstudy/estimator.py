@@ -151,8 +151,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             raise ValueError(
-                f"The label {unknown.tolist()[0]!r} is not among the classes {self.classes_.tolist()}; name all classes "
-                "at the first partial_fit, or fit anew."
+                f"The label {unknown.tolist()[0]!r} is not among the classes {self.classes_.tolist()}; name all "
+                "classes at the first partial_fit, or fit anew."
             )
         names = self._names()
         return [names[i] for i in np.searchsorted(self.classes_, y).tolist()]

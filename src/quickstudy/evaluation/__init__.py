@@ -146,6 +146,7 @@ def evaluate(
     untrained: Callable[[], Encoder] | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    contest: Contest | None = None,
 ) -> dict[str, Any]:
     """Score a learner on tasks drawn from one split.
 
@@ -166,6 +167,8 @@ def evaluate(
         untrained: builds the encoder as it was before meta-training; by default a copy with fresh random weights.
         device: where to compute.
         progress: called with the tasks done and their number.
+        contest: what :func:`contest_of` made of the same arguments for an earlier design, so that no example is
+            encoded again.
 
     Returns:
         A dictionary ready for JSON: ``metric, mean, ci95, episodes, way, shot, queries, split, seed, within_group,
@@ -174,20 +177,26 @@ def evaluate(
 
     Raises:
         DataError: the split cannot fill the design.
-        ValueError: fewer than 2 episodes.
+        ValueError: fewer than 2 episodes, or a contest of another split or seed.
     """
     if episodes < 2:
         raise ValueError(f"An interval over tasks needs at least 2 episodes; found {episodes}.")
-    contest = contest_of(
-        learner,
-        source,
-        split=split,
-        seed=seed,
-        against=against,
-        baselines=baselines,
-        untrained=untrained,
-        device=device,
-    )
+    if contest is None:
+        contest = contest_of(
+            learner,
+            source,
+            split=split,
+            seed=seed,
+            against=against,
+            baselines=baselines,
+            untrained=untrained,
+            device=device,
+        )
+    elif (contest.split, contest.seed) != (split, seed):
+        raise ValueError(
+            f"The contest is of split {contest.split!r} and seed {contest.seed}, but {split!r} and {seed} were asked "
+            "for; make another one."
+        )
     pool = contest.pool(learner.encoder)
     probe = Episodes(pool, split, design, tasks=2, seed=seed)[0]
     scores = contest.scores(design, episodes, progress)

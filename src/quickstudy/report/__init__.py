@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from quickstudy.data.source import EpisodeDesign, Split, TaskSource, span
-from quickstudy.evaluation import accuracy_by_shot, calibration, contest_of
+from quickstudy.evaluation import Contest, accuracy_by_shot, calibration, contest_of
 from quickstudy.likelihood import Categorical
 from quickstudy.report import page, words
 from quickstudy.report.drawn import draw_task
@@ -29,6 +29,7 @@ def write_report(
     evaluations: Sequence[Mapping[str, Any]],
     run: str | Path | None = None,
     source: TaskSource | None = None,
+    contest: Contest | None = None,
     episodes: int = 100,
     device: torch.device | str = "cpu",
 ) -> None:
@@ -41,6 +42,8 @@ def write_report(
             and charts are made of.
         run: the folder of the training run, whose ``metrics.csv`` gives the learning curve.
         source: where the tasks come from; by default the data that the artifact was trained on.
+        contest: of the same artifact, source, split and seed as the first evaluation, so that no example is encoded
+            again; by default a new one.
         episodes: tasks for each point of the charts.
         device: where to compute.
 
@@ -60,7 +63,7 @@ def write_report(
         source = build_source(config.data)
     sections = [page.score_cards(evaluations)]
     if isinstance(learner.likelihood, Categorical):
-        sections += _at_work(artifact, source, first, episodes, device)
+        sections += _at_work(artifact, source, first, contest, episodes, device)
     if run is not None:
         curves = learning_curves(Path(run) / "metrics.csv")
         sections.append(page.learning(curves, learner.likelihood.metric))
@@ -91,6 +94,7 @@ def _at_work(
     artifact: Artifact,
     source: TaskSource,
     scores: Mapping[str, Any],
+    contest: Contest | None,
     episodes: int,
     device: torch.device | str,
 ) -> list[str]:
@@ -102,14 +106,15 @@ def _at_work(
     design = EpisodeDesign(
         span(scores["way"]), span(scores["shot"]), int(scores["queries"]), inside
     )
-    contest = contest_of(
-        artifact.learner,
-        source,
-        split=split,
-        seed=seed,
-        untrained=lambda: build_encoder(artifact.config.encoder),
-        device=device,
-    )
+    if contest is None:
+        contest = contest_of(
+            artifact.learner,
+            source,
+            split=split,
+            seed=seed,
+            untrained=lambda: build_encoder(artifact.config.encoder),
+            device=device,
+        )
     by_shot = accuracy_by_shot(contest, design, episodes=episodes)
     found = calibration(contest, design, episodes=episodes)
     drawn = draw_task(artifact.learner, source, design, split=split, seed=seed, device=device)

@@ -119,7 +119,7 @@ def curve_chart(curve: Curve, *, label: str, percent: bool, marked: bool) -> str
     return result[0]
 
 
-def smoothed(values: Sequence[float], weight: float = 0.95) -> list[float]:
+def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
     """An exponential moving average without a start-up bias: ``m_i / (1 - w^i)``.
 
     >>> smoothed([2.0, 2.0])

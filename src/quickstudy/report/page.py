@@ -82,9 +82,9 @@ def _score_card(scores: Mapping[str, Any]) -> str:
     )
     verdict = words.verdict(scores)
     return (
-        f'<article class="card"><h3>{escape(words.design_name(scores))}</h3>'
+        f'<article class="card"><h3>{escape(words.design_name(scores))} {escape(metric.replace("_", " "))}</h3>'
         f'<p class="score">{words.number(scores["mean"], metric)} '
-        f"<small>{words.half_width(scores['ci95'], metric)} {escape(metric.replace('_', ' '))}</small></p>"
+        f"<small>{words.half_width(scores['ci95'], metric)}</small></p>"
         f'<div class="bars">{bars}</div>'
         + (f"<p>{verdict}</p>" if verdict else "")
         + f'<p class="note">{facts}</p></article>\n'

@@ -1,0 +1,260 @@
+"""The report: one file that stands alone, says what was measured, and shows what was answered."""
+
+from __future__ import annotations
+
+import csv
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+
+from quickstudy.artifact import Artifact
+from quickstudy.config import RunConfig
+from quickstudy.data.source import EpisodeDesign, Pool, TaskSource
+from quickstudy.data.text import TextSource
+from quickstudy.evaluation import calibrate, evaluate
+from quickstudy.learners.metric import ProtoNet
+from quickstudy.nn.encoders import Encoder, ImageEncoder
+from quickstudy.report import drawn, facts, figures, page, words, write_report
+
+EVIL = "<script>alert('x')</script>&\""
+DESIGN = EpisodeDesign(way=3, shot=1, queries=2)
+
+
+class Pictures(TaskSource):
+    """Classes of noisy pictures; one has a name that would break a careless page."""
+
+    kind = "image"
+
+    def pool(self, split: str) -> Pool:
+        generator = torch.Generator().manual_seed(3)
+        base = torch.randint(0, 200, (4, 1, 1, 8, 8), generator=generator)
+        noise = torch.randint(0, 55, (4, 8, 1, 8, 8), generator=generator)
+        return Pool(
+            (base + noise).flatten(0, 1).to(torch.uint8),
+            torch.full((4,), 8),
+            [EVIL, "two", "three", "four"],
+            torch.zeros(4, dtype=torch.int64),
+            ["all"],
+        )
+
+
+class Outline(HTMLParser):
+    """The elements of a page; every element that is opened must be closed."""
+
+    EMPTY = ("meta", "img", "br", "image", "use", "path", "rect")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for key, value in attrs if key in ("src", "href", "xlink:href")]
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for key, value in attrs if key in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        if tag not in self.EMPTY:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def artifact():
+    torch.manual_seed(0)
+    learner = ProtoNet(ImageEncoder(8, layers=1, heads=2, size=8)).eval()
+    encoder = {"name": "image", "width": 8, "layers": 1, "heads": 2, "size": 8}
+    return Artifact(learner, RunConfig(encoder=encoder), {}, id="0123abcd", path=None)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run's folder with a learning curve."""
+    folder = tmp_path_factory.mktemp("run")
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", "loss", "validation_accuracy"])
+        writer.writerows(
+            [[1, 3.0, ""], [2, 2.5, 0.4], [3, "nan", ""], [4, 2.0, 0.6], [5, 1.9, 0.5]]
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(artifact, run, tmp_path_factory):
+    """The whole page."""
+    scores = evaluate(
+        artifact.learner,
+        Pictures(),
+        design=DESIGN,
+        episodes=4,
+        against=artifact.learner,
+        against_name=EVIL,
+    )
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write_report(
+        path, artifact=artifact, evaluations=[scores], run=run, source=Pictures(), episodes=3
+    )
+    return path.read_text(encoding="utf-8")
+
+
+def test_page_stands_alone(text):
+    outline = Outline(text)
+    assert not {"script", "link", "iframe", "object"} & set(outline.tags)
+    assert outline.links
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in outline.links)
+    outside = re.findall(r"(?:https?:)?//[\w.-]+", re.sub(r'xmlns(:xlink)?="[^"]*"', "", text))
+    assert outside == []
+    assert "default-src 'none'" in text
+
+
+def test_what_people_named_is_escaped(text):
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_page_says_what_was_measured(text):
+    for words_of_it in (
+        "3-way 1-shot",
+        "nearest mean of raw inputs",
+        "linear head",
+        "before adapting",
+        "no difference can be told",
+        "Each question is answered alone",
+        "expected calibration error",
+        "Validation accuracy",
+        "Training loss",
+        "seed 0",
+        "within_group: false",
+        "0123abcd",
+        torch.__version__,
+    ):
+        assert words_of_it in text, words_of_it
+
+
+def test_no_name_of_an_element_is_used_for_two_things(text):
+    named = re.findall(r'\bid="([^"]+)"', text)
+    assert len(named) == len(set(named))
+
+
+def test_page_without_a_run_has_no_learning_curve(artifact, tmp_path):
+    scores = evaluate(artifact.learner, Pictures(), design=DESIGN, episodes=2, baselines=False)
+    assert scores["baselines"] == {}
+    card = page.score_cards([scores])
+    assert "this model" in card
+    assert page.learning(facts.learning_curves(tmp_path / "metrics.csv"), "accuracy") == ""
+    with pytest.raises(ValueError, match="at least one evaluation"):
+        write_report(tmp_path / "x.html", artifact=artifact, evaluations=[])
+
+
+def test_learning_curve_leaves_out_what_is_no_number(run):
+    curves = facts.learning_curves(run / "metrics.csv")
+    assert curves["loss"].steps == [1, 2, 4, 5]
+    assert curves["validation_accuracy"] == ("validation_accuracy", [2, 4, 5], [0.4, 0.6, 0.5])
+
+
+def test_best_validation_is_ringed(run):
+    curve = facts.learning_curves(run / "metrics.csv")["validation_accuracy"]
+    options = {"label": "x", "percent": True}
+    plain = figures.curve_chart(curve, **options, marked=False)
+    ringed = figures.curve_chart(curve, **options, marked=True)
+    assert ringed.count("<use") > plain.count("<use")
+
+
+def test_charts_take_their_colours_from_the_page():
+    chart = figures.calibration_chart(calibrate(torch.rand(50), torch.rand(50) > 0.5))
+    assert "var(--accent)" in chart
+    assert "<style" not in chart
+    assert not re.search(r"#0[1-9]0[1-9]0[1-9]\b", chart)
+
+
+def test_drawn_task_shows_right_and_wrong(artifact):
+    found = drawn.draw_task(artifact.learner, Pictures(), DESIGN)
+    assert found.probabilities.shape == (3, 2, 3)
+    right = found._replace(probabilities=torch.eye(3)[:, None].expand(3, 2, 3))
+    wrong = found._replace(probabilities=torch.eye(3).roll(1, 1)[:, None].expand(3, 2, 3))
+    shown = page.drawn_task(right, "image", 0), page.drawn_task(wrong, "image", 0)
+    assert [each.count('class="tile right"') for each in shown] == [6, 0]
+    assert [each.count('class="taken"') for each in shown] == [0, 6]
+    assert "There is none" in page.confusions(right, "image")
+    assert "2 of 2 times" in page.confusions(wrong, "image")
+
+
+def test_texts_are_shown_in_a_table(tmp_path):
+    class Lengths(Encoder):
+        """Says how long a text is, and where its first letter stands."""
+
+        width = 2
+
+        def tokenize(self, texts):
+            return torch.tensor([[len(text), ord(text[0])] for text in texts])
+
+        def forward(self, x):
+            return x.float()
+
+    file = tmp_path / "texts.csv"
+    rows = [f"{letter} <b>{'x' * n}</b>,{letter}" for letter in "abc" for n in range(4)]
+    file.write_text("text,label\n" + "\n".join(rows), encoding="utf-8")
+    source = TextSource(str(file), test=1.0)
+    found = drawn.draw_task(ProtoNet(Lengths()), source, DESIGN)
+    table = page.drawn_task(found, "text", 0)
+    assert table.count("<tr>") == 1 + 6
+    assert table.count('<tr class="support">') == 3
+    assert "&lt;b&gt;" in table
+    assert "<b>" not in table
+    assert "confusion" in page.confusions(found, "text")
+
+
+def test_numbers_are_shown_briefly():
+    class Numbers(Pictures):
+        kind = "vector"
+
+        def pool(self, split):
+            pool = super().pool(split)
+            return Pool(
+                pool.x.flatten(1).float(), pool.counts, pool.class_names, pool.groups, ["all"]
+            )
+
+    shown = drawn.Shown(Numbers(), Numbers().pool("test"), "test")
+    assert shown.example(0).endswith(", …")
+
+
+def test_colour_and_float_pictures_can_be_shown():
+    for x in (torch.rand(3, 120, 100), torch.zeros(1, 8, 8, dtype=torch.uint8)):
+        assert drawn.picture(x).startswith("data:image/png;base64,")
+    assert drawn.is_ink(torch.zeros(5, 1, 8, 8))
+    assert not drawn.is_ink(torch.ones(5, 1, 8, 8))
+    assert not drawn.is_ink(torch.zeros(5, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("paired", "meaning"),
+    [
+        ({"against": "b", "difference": 0.02, "ci95": 0.01}, "+2.0 ± 1.0 .* this model is better"),
+        ({"against": "b", "difference": -0.02, "ci95": 0.01}, "the other model is better"),
+        ({"against": "", "difference": 0.01, "ci95": 0.01}, "Against the other .* no difference"),
+    ],
+)
+def test_verdict_heeds_the_interval(paired, meaning):
+    assert re.search(meaning, words.verdict({"metric": "accuracy", "paired": paired}))
+
+
+def test_scores_that_are_no_shares_are_numbers():
+    scores = {
+        **{"metric": "mean_squared_error", "mean": 0.25, "ci95": 0.01, "episodes": 9, "way": 1},
+        **{"shot": 5, "queries": 5, "split": "test", "seed": 0, "inductive": True, "paired": None},
+        "before_adaptation": {"mean": 1.0, "ci95": 0.1},
+        "baselines": {"nearest": {"mean": 0.5, "ci95": 0.0}},
+    }
+    assert "mean squared error of <strong>0.25" in words.headline(scores)
+    assert words.best_untrained(scores) == "nearest"
+    assert "0.25" in page.score_cards([scores])
