@@ -1,0 +1,65 @@
+"""The scripts under examples/ run, in a small setting."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from quickstudy.artifact import save_artifact
+from quickstudy.config import RunConfig
+from quickstudy.learners.metric import ProtoNet
+from quickstudy.nn.encoders import ImageEncoder
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run_example(name: str, *arguments: str, **options: int) -> None:
+    """Call the ``main`` of an example."""
+    runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"](*arguments, **options)
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    """The folder of an untrained artifact for images."""
+    torch.manual_seed(0)
+    config = RunConfig(encoder={"name": "image", "width": 16, "layers": 1})
+    save_artifact(tmp_path / "artifact", ProtoNet(ImageEncoder(16, layers=1)), config, {})
+    return str(tmp_path / "artifact")
+
+
+def test_examples_are_short():
+    scripts = sorted(EXAMPLES.glob("*.py"))
+    assert len(scripts) >= 3
+    for script in scripts:
+        assert len(script.read_text(encoding="utf-8").splitlines()) <= 60, script
+
+
+def test_meta_train(tmp_path, capsys):
+    small = ["encoder.width=8", "encoder.layers=1", "encoder.heads=2", "episode.way=5"]
+    few = ["training.steps=2", "training.warmup=0", "validation.episodes=2", "validation.every=2"]
+    run_example("meta_train", str(tmp_path / "run"), *small, *few, episodes=2)
+    assert "20-way 1-shot within a script" in capsys.readouterr().out
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+
+
+def test_own_images(artifact, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for shade, name in ((20, "dark"), (120, "grey")):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for i in range(2):
+            picture = Image.new("L", (28, 28), shade + i)
+            picture.putpixel((i, 14), 150)
+            picture.save(tmp_path / "mine" / name / f"{i}.png")
+    run_example("own_images", artifact, "mine", "mine/dark/0.png", "mine/grey/1.png")
+    out = capsys.readouterr().out
+    assert "Learned 2 classes from 4 pictures." in out
+    assert out.count("% sure)") == 2
+
+
+def test_digits_with_sklearn(artifact, capsys):
+    run_example("digits_with_sklearn", artifact)
+    assert "After 100 more" in capsys.readouterr().out
