@@ -12,10 +12,8 @@ width       the features of a token or an example
 head        attention heads
 =========== ===========================================================
 
-A :class:`Task` is one task, unbatched, of any way and shot. :func:`collate` pads several of them
-into one
-:class:`Episode`, in which masks say what exists. What is absent is a zero-width tensor, never
-``None``.
+A :class:`Task` is one task, unbatched, of any way and shot. :func:`collate` pads several of them into one
+:class:`Episode`, in which masks say what exists. What is absent is a zero-width tensor, never ``None``.
 """
 
 from __future__ import annotations
@@ -94,8 +92,7 @@ class Task(NamedTuple):
 def tree_map(function: Callable[..., Any], *trees: Any) -> Any:
     """Apply ``function`` to the matching tensors of trees of tuples, lists and dictionaries.
 
-    >>> tree_map(lambda a, b: a + b, (torch.ones(1), [torch.ones(1)]), (torch.ones(1),
-    [torch.ones(1)]))
+    >>> tree_map(torch.add, (torch.ones(1), [torch.ones(1)]), (torch.ones(1), [torch.ones(1)]))
     (tensor([2.]), [tensor([2.])])
     """
     first = trees[0]
@@ -198,7 +195,7 @@ def collate(tasks: Sequence[Task]) -> Episode:
         EpisodeError: no task was given, a task is inconsistent, or two tasks differ in kind.
 
     >>> one = Task(torch.zeros(2, 3), torch.tensor([0, 1]), torch.zeros(1, 3), torch.tensor([1]),
-    way=2)
+    ...            way=2)
     >>> two = Task(torch.zeros(5, 3), torch.arange(5), torch.zeros(1, 3), torch.tensor([4]), way=5)
     >>> episode = collate([one, two])
     >>> episode.support.mask.sum(1).tolist(), episode.context.classes.sum(1).tolist()

@@ -26,9 +26,8 @@ LARGEST_KEPT_BLOCK = 1 << 30
 def exact_derivatives() -> Iterator[None]:
     """Run attention by the maths kernel, which has derivatives of every order and a rule for ``vmap``.
 
-    The fused kernels have neither a second derivative nor a forward mode. The context has to cover
-    the forward pass
-    that is differentiated twice.
+    The fused kernels have neither a second derivative nor a forward mode. The context has to cover the
+    forward pass that is differentiated twice.
 
     >>> x = torch.randn(1, 1, 3, 4, requires_grad=True)
     >>> with exact_derivatives():
@@ -45,8 +44,7 @@ def exact_derivatives() -> Iterator[None]:
 def without_dropout(module: nn.Module) -> Iterator[None]:
     """Run ``module`` as in evaluation, then give every part its own mode back.
 
-    An inner loop that drops activations takes steps on another function than the one it is scored
-    on.
+    An inner loop that drops activations takes steps on another function than the one it is scored on.
     """
     training = [part for part in module.modules() if part.training]
     for part in training:
@@ -82,8 +80,7 @@ def adapted_names(module: nn.Module, subset: str) -> tuple[str, ...]:
         Names; frozen parameters are never among them.
 
     Raises:
-        ValueError: a part chooses nothing, with the names that there are; ``last`` without a
-        positive number.
+        ValueError: a part chooses nothing, with the names that there are; ``last`` without a positive number.
 
     >>> stack = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
     >>> adapted_names(stack, "norms")
@@ -155,9 +152,8 @@ def inner_steps(
 ) -> Weights:
     """Gradient descent as a pure function, ``w_{k+1} = w_k - η ∇ loss(w_k)``.
 
-    Plain descent on purpose: the square root of an adaptive rule such as Adam has no derivative
-    where a gradient is
-    zero, and the key bias of attention always has a gradient of zero.
+    Plain descent on purpose: the square root of an adaptive rule such as Adam has no derivative where a
+    gradient is zero, and the key bias of attention always has a gradient of zero.
 
     Args:
         loss: of the weights, a scalar; a weight that it does not use stays as it is.
@@ -183,9 +179,8 @@ def inner_steps(
 def first_order(adapt: Callable[[Weights], Weights], weights: Weights) -> Weights:
     """Run ``adapt`` without a graph and treat what it adds as a constant: ``w' = w + const(adapt(w) - w)``.
 
-    The derivative of w' in w is the identity, so the outer gradient reaches the initial weights,
-    and none of the inner
-    steps is kept in memory.
+    The derivative of w' in w is the identity, so the outer gradient reaches the initial weights, and none of
+    the inner steps is kept in memory.
 
     >>> start = torch.ones(1, requires_grad=True)
     >>> fast = first_order(lambda w: {"a": w["a"] ** 3 - 0.5}, {"a": start})
@@ -202,8 +197,8 @@ def first_order(adapt: Callable[[Weights], Weights], weights: Weights) -> Weight
 def over_tasks(function: Callable[..., Result], *trees: object, tasks_at_once: int) -> Result:
     """``function`` of each task of some trees of tensors (task, …), by ``vmap`` in chunks of ``tasks_at_once``.
 
-    Random numbers differ between tasks. The layers of :mod:`quickstudy.nn` keep their derivatives
-    exact through it.
+    Random numbers differ between tasks. The layers of :mod:`quickstudy.nn` keep their derivatives exact
+    through it.
     """
     return torch.func.vmap(function, randomness="different", chunk_size=tasks_at_once)(*trees)
 
@@ -211,9 +206,8 @@ def over_tasks(function: Callable[..., Result], *trees: object, tasks_at_once: i
 def keep_large_blocks() -> bool:
     """Ask glibc's allocator to keep large freed blocks for the next tensor; where glibc is absent, do nothing.
 
-    By default, blocks above 32 MB are mapped and unmapped at every operation, and a CPU spends a
-    third of a large
-    forward pass on page faults.
+    By default, blocks above 32 MB are mapped and unmapped at every operation, and a CPU spends a third of a
+    large forward pass on page faults.
 
     Returns:
         Whether the allocator took the setting.

@@ -1,8 +1,7 @@
 """What a learner's outputs mean: the loss, the metrics and the width that they imply.
 
-All masking of outputs and all averaging over queries is done here, and only here. A mean is taken
-over the queries
-of a task first and over tasks second, so a task with many queries counts no more than one with few.
+All masking of outputs and all averaging over queries is done here, and only here. A mean is taken over the
+queries of a task first and over tasks second, so a task with many queries counts no more than one with few.
 """
 
 from __future__ import annotations
@@ -62,8 +61,8 @@ class Categorical(Likelihood):
     """One of the task's classes: p(y = c) = softmax(logits)_c over the classes that exist.
 
     >>> likelihood = Categorical()
-    >>> context = Context(torch.tensor([[True, True, False]]), torch.zeros(1, 0), torch.zeros(1, 3,
-    0))
+    >>> classes = torch.tensor([[True, True, False]])
+    >>> context = Context(classes, torch.zeros(1, 0), torch.zeros(1, 3, 0))
     >>> likelihood.probabilities(torch.zeros(1, 1, 3), context).tolist()
     [[[0.5, 0.5, 0.0]]]
     """
@@ -102,8 +101,7 @@ class Categorical(Likelihood):
 class Gaussian(Likelihood):
     """A value with its own uncertainty: N(y; μ, σ²) with σ = σ_min + (1 - σ_min) softplus(s), outputs (μ, s).
 
-    The floor on σ keeps the density bounded (Nguyen & Grover 2022, Transformer Neural Processes,
-    section 4).
+    The floor on σ keeps the density bounded (Nguyen & Grover 2022, Transformer Neural Processes, section 4).
 
     >>> Gaussian().width(3)
     6

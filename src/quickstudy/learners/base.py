@@ -18,11 +18,9 @@ State = Any
 class Learner(nn.Module, ABC):
     """Learns tasks from a few examples.
 
-    ``adapt`` turns support examples into a state and ``predict`` answers queries from it. A state
-    is a value: adapting
-    and predicting change neither the learner nor their arguments, so tasks can be batched, saved
-    and served side by
-    side. ``adapt`` may start from an earlier state; learning more is a fold.
+    ``adapt`` turns support examples into a state and ``predict`` answers queries from it. A state is a value:
+    adapting and predicting change neither the learner nor their arguments, so tasks can be batched, saved and
+    served side by side. ``adapt`` may start from an earlier state; learning more is a fold.
 
     Args:
         encoder: maps an example to a vector.
@@ -46,8 +44,8 @@ class Learner(nn.Module, ABC):
     def adapt(self, support: Examples, context: Context, state: State | None = None) -> State:
         """The state after seeing ``support``, starting from ``state`` or from nothing.
 
-        Examples whose mask is False do not count; with none at all the state is what is known
-        before adaptation.
+        Examples whose mask is False do not count; with none at all the state is what is known before
+        adaptation.
         """
 
     @abstractmethod

@@ -29,16 +29,13 @@ class RidgeState(NamedTuple):
 class Ridge(Learner):
     """Ridge regression from embeddings to one-hot classes, differentiated through its solution.
 
-    ``logit(x) = α z(x)ᵀ (Σ z zᵀ + λ I)⁻¹ Σ z yᵀ`` with ``z = (f(x) / √width, 1)`` and y one-hot; λ
-    and α are learned.
+    ``logit(x) = α z(x)ᵀ (Σ z zᵀ + λ I)⁻¹ Σ z yᵀ`` with ``z = (f(x) / √width, 1)`` and y one-hot; λ and α are
+    learned.
 
-    Bertinetto et al. 2019, Meta-learning with differentiable closed-form solvers (R2D2). Differs
-    from the paper: the
-    primal form, whose sums make learning more an addition; embeddings are divided by √width, so
-    that one λ suits every
-    width; the paper's shift β of all logits is left out, because softmax cancels it; a class
-    without examples is
-    never the answer.
+    Bertinetto et al. 2019, Meta-learning with differentiable closed-form solvers (R2D2). Differs from the
+    paper: the primal form, whose sums make learning more an addition; embeddings are divided by √width, so
+    that one λ suits every width; the paper's shift β of all logits is left out, because softmax cancels it; a
+    class without examples is never the answer.
 
     Args:
         encoder: maps an example to a vector.
@@ -52,8 +49,8 @@ class Ridge(Learner):
     >>> from quickstudy.nn.encoders import RawEncoder
     >>> x, y = torch.tensor([[[0.0], [1.0]]]), torch.tensor([[0, 1]])
     >>> support = Examples(x, y, torch.ones(1, 2, dtype=torch.bool))
-    >>> context = Context(torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 0), torch.zeros(1, 2,
-    ...                   0))
+    >>> classes = torch.ones(1, 2, dtype=torch.bool)
+    >>> context = Context(classes, torch.zeros(1, 0), torch.zeros(1, 2, 0))
     >>> learner = Ridge(RawEncoder(1), penalty=1e-6, scale=1.0)
     >>> state = learner.adapt(support, context)
     >>> learner.predict(state, torch.tensor([[[0.75]]]), context).detach().round(decimals=3)
@@ -129,12 +126,10 @@ class LinearHead(Learner):
     ``min_{W, b} Σ_i -log softmax(Wᵀ f(x_i) + b)_{y_i} + λ/2 ‖W‖²``
 
     The usual baseline of fine-tuning the head, as in Chen et al. 2019, A Closer Look at Few-shot
-    Classification, and
-    Tian et al. 2020, Rethinking Few-shot Image Classification. Differs from the papers: a fixed
-    number of accelerated
-    gradient steps (Nesterov 1983) for all tasks of a batch at once, with the softmax gradient in
-    closed form, so that
-    the encoder can be trained through the fit as well. Without support all logits are equal.
+    Classification, and Tian et al. 2020, Rethinking Few-shot Image Classification. Differs from the papers: a
+    fixed number of accelerated gradient steps (Nesterov 1983) for all tasks of a batch at once, with the
+    softmax gradient in closed form, so that the encoder can be trained through the fit as well. Without
+    support all logits are equal.
 
     Args:
         encoder: maps an example to a vector.
@@ -149,8 +144,8 @@ class LinearHead(Learner):
     >>> from quickstudy.nn.encoders import RawEncoder
     >>> x, y = torch.tensor([[[-1.0], [1.0]]]), torch.tensor([[0, 1]])
     >>> support = Examples(x, y, torch.ones(1, 2, dtype=torch.bool))
-    >>> context = Context(torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 0), torch.zeros(1, 2,
-    ...                   0))
+    >>> classes = torch.ones(1, 2, dtype=torch.bool)
+    >>> context = Context(classes, torch.zeros(1, 0), torch.zeros(1, 2, 0))
     >>> learner = LinearHead(RawEncoder(1))
     >>> learner.predict(learner.adapt(support, context), x, context).argmax(-1)
     tensor([[0, 1]])
@@ -227,9 +222,8 @@ def fit_logistic(
 ) -> tuple[Tensor, Tensor]:
     """Fit multinomial logistic regression to each task of a batch by accelerated gradient steps.
 
-    With fewer examples than features the steps are taken on one coefficient a_i for each example, W
-    = Σ_i x_i a_iᵀ,
-    which are the same steps for less work: descent from zero never leaves the span of the examples.
+    With fewer examples than features the steps are taken on one coefficient a_i for each example, W = Σ_i x_i
+    a_iᵀ, which are the same steps for less work: descent from zero never leaves the span of the examples.
 
     Args:
         examples: x are features (task, example, width).
@@ -256,6 +250,8 @@ def fit_logistic(
     # The softmax has curvature of at most one half, and centred rows do not couple W with b.
     weight_rate = 1 / (largest_eigenvalue_bound(gram) / 2 + penalty)
     bias_rate = 2 / count
+    root = (penalty * weight_rate).sqrt()
+    most_momentum = (1 - root) / (1 + root)
     weights = rows.new_zeros(len(rows), rows.shape[1] if few else rows.shape[2], way)
     bias = rows.new_zeros(len(rows), 1, way)
     ahead, bias_ahead = weights, bias
@@ -265,7 +261,7 @@ def fit_logistic(
         slope = (error if few else columns @ error) + penalty * ahead
         moved = ahead - weight_rate * slope
         bias_moved = bias_ahead - bias_rate * error.sum(1, keepdim=True)
-        momentum = step / (step + 3)
+        momentum = most_momentum.clamp(max=step / (step + 3))
         ahead = moved + momentum * (moved - weights)
         bias_ahead = bias_moved + momentum * (bias_moved - bias)
         weights, bias = moved, bias_moved

@@ -76,29 +76,20 @@ class InContextState(NamedTuple):
 class InContext(Learner):
     """A Transformer that reads labelled examples and then classifies queries, without any gradient.
 
-    Support tokens ``P f(x_i) + code(y_i)`` attend to one another; a query token ``P f(x) + u``
-    attends to the support
-    and to itself only; ``logit_c = τ (cos(f(x), p_c) + ⟨R h(x), code(c)⟩ / √width)``, with h the
-    query's output and p_c
-    the mean of the class's unit embeddings.
+    Support tokens ``P f(x_i) + code(y_i)`` attend to one another; a query token ``P f(x) + u`` attends to the
+    support and to itself only; ``logit_c = τ (cos(f(x), p_c) + ⟨R h(x), code(c)⟩ / √width)``, with h the
+    query's output and p_c the mean of the class's unit embeddings.
 
-    Fifty et al. 2024, Context-Aware Meta-Learning (CAML), with the attention mask of Nguyen &
-    Grover 2022, Transformer
-    Neural Processes. Differs from the paper: the support is read once for all queries; codes are
-    added rather than put
-    behind the features, and the query is compared with the codes rather than sent through a
-    classifier of fixed size,
-    so any way up to ``bank`` works; the read-out R begins at zero beside prototypes, so training
-    begins at a
-    prototypical network and learns a correction; the encoder is trained as well. There are no
-    positions: the support is
-    a set.
+    Fifty et al. 2024, Context-Aware Meta-Learning (CAML), with the attention mask of Nguyen & Grover 2022,
+    Transformer Neural Processes. Differs from the paper: the support is read once for all queries; codes are
+    added rather than put behind the features, and the query is compared with the codes rather than sent
+    through a classifier of fixed size, so any way up to ``bank`` works; the read-out R begins at zero beside
+    prototypes, so training begins at a prototypical network and learns a correction; the encoder is trained
+    as well. There are no positions: the support is a set.
 
-    Label codes are the corners of a simplex. Which class gets which is decided by a pseudo-random
-    key computed from the
-    content of its support, so renumbering the classes permutes the outputs and changes nothing
-    else, and neither label
-    order nor a code says anything that could be memorised.
+    Label codes are the corners of a simplex. Which class gets which is decided by a pseudo-random key
+    computed from the content of its support, so renumbering the classes permutes the outputs and changes
+    nothing else, and neither label order nor a code says anything that could be memorised.
 
     Args:
         encoder: maps an example to a vector.
@@ -107,7 +98,6 @@ class InContext(Learner):
         heads: attention heads.
         bank: number of label codes, the largest way.
         temperature: initial τ.
-        prototypes: begin at prototypes; otherwise the cosine term is left out.
         dropout: while training.
         label_smoothing: of the training loss.
 
@@ -117,8 +107,8 @@ class InContext(Learner):
     >>> from quickstudy.nn.encoders import RawEncoder
     >>> x, y = torch.randn(1, 4, 2), torch.tensor([[0, 1, 0, 1]])
     >>> support = Examples(x, y, torch.ones(1, 4, dtype=torch.bool))
-    >>> context = Context(torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 0), torch.zeros(1, 2,
-    ...                   0))
+    >>> classes = torch.ones(1, 2, dtype=torch.bool)
+    >>> context = Context(classes, torch.zeros(1, 0), torch.zeros(1, 2, 0))
     >>> learner = InContext(RawEncoder(2), width=8, layers=1, heads=2, bank=4)
     >>> state = learner.adapt(support, context)
     >>> learner.predict(state, torch.randn(1, 3, 2), context).shape
@@ -141,7 +131,6 @@ class InContext(Learner):
         heads: int = 4,
         bank: int = 64,
         temperature: float = 10.0,
-        prototypes: bool = True,
         dropout: float = 0.0,
         label_smoothing: float = 0.0,
     ) -> None:
@@ -150,7 +139,7 @@ class InContext(Learner):
             raise ValueError(f"The temperature must be positive; found {temperature}.")
         if layers < 1:
             raise ValueError(f"The number of layers must be at least 1; found {layers}.")
-        self.bank, self.prototypes = bank, prototypes
+        self.bank = bank
         self.project = nn.Sequential(Norm(encoder.width), nn.Linear(encoder.width, width))
         self.unknown = nn.Parameter(torch.zeros(width))
         self.transformer = Transformer(width, layers=layers, heads=heads, dropout=dropout)
@@ -192,8 +181,7 @@ class InContext(Learner):
         means, counts = self._class_means(
             Examples(state.features, state.labels, state.mask), codes.shape[1]
         )
-        if self.prototypes:
-            similarity = similarity + F.normalize(features, dim=-1) @ means.transpose(1, 2)
+        similarity = similarity + F.normalize(features, dim=-1) @ means.transpose(1, 2)
         return (similarity * self.log_temperature.exp()).masked_fill(counts[:, None] == 0, UNSEEN)
 
     def _class_means(self, examples: Examples, way: int) -> tuple[Tensor, Tensor]:

@@ -27,43 +27,32 @@ HEAD = ("head.weight", "head.bias")
 class MAML(Learner):
     """Model-agnostic meta-learning: an encoder from which a few gradient steps learn a task.
 
-    ``θ_{k+1} = θ_k - η ∇ L_support(θ_k)``, ``logits(x) = W f_θ(x) + b``; the outer loss is
-    L_query(θ_K).
+    ``θ_{k+1} = θ_k - η ∇ L_support(θ_k)``, ``logits(x) = W f_θ(x) + b``; the outer loss is L_query(θ_K).
 
-    Finn et al. 2017, Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks. Differs
-    from the paper: all
-    classes begin with one shared row of the head (Ye & Chao 2022, How to Train Your MAML to Excel
-    in Few-Shot
-    Classification), so a task may have any number of classes, label order cannot be memorised, and
-    scores before
-    adaptation are exactly at chance. A shared row cancels in softmax at every step, so it is zero
-    here rather than
-    learned. It follows that the first step moves only the head; the encoder moves from the second
-    on. Inner steps run
-    without dropout.
+    Finn et al. 2017, Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks. Differs from the
+    paper: all classes begin with one shared row of the head (Ye & Chao 2022, How to Train Your MAML to Excel
+    in Few-Shot Classification), so a task may have any number of classes, label order cannot be memorised,
+    and scores before adaptation are exactly at chance. A shared row cancels in softmax at every step, so it
+    is zero here rather than learned. It follows that the first step moves only the head; the encoder moves
+    from the second on. Inner steps run without dropout.
 
     ``adapt="head"`` is ANIL (Raghu et al. 2020): the encoder runs once and only the head adapts.
-    ``order="first"`` is
-    FOMAML: inner steps leave no graph behind, and the outer gradient is that of the query loss at
-    the fast weights.
+    ``order="first"`` is FOMAML: inner steps leave no graph behind, and the outer gradient is that of the
+    query loss at the fast weights.
 
-    The state maps names to fast weights (task, …): ``head.weight`` (task, way, width),
-    ``head.bias`` (task, way) and
-    ``encoder.…``; adapting again takes more steps from there.
+    The state maps names to fast weights (task, …): ``head.weight`` (task, way, width), ``head.bias`` (task,
+    way) and ``encoder.…``; adapting again takes more steps from there.
 
     Args:
         encoder: maps an example to a vector.
         rate: η.
         steps: inner steps, of each call of ``adapt``.
         order: ``second`` differentiates through the inner steps, ``first`` does not.
-        adapt: which parameters of the encoder adapt beside the head: ``all``, ``head`` (none),
-        ``norms``, ``last:n``,
-            a pattern of names, or several of these with commas between. Parameters that are frozen
-            when the learner is
-            built stay so.
-        tasks_at_once: tasks that adapt side by side; 0 chooses: all of them on an accelerator, on a
-        CPU as many as
-            stay in the cache.
+        adapt: which parameters of the encoder adapt beside the head: ``all``, ``head`` (none), ``norms``,
+            ``last:n``, a pattern of names, or several of these with commas between. Parameters that are
+            frozen when the learner is built stay so.
+        tasks_at_once: tasks that adapt side by side; 0 chooses: all of them on an accelerator, on a CPU as
+            many as stay in the cache.
 
     Raises:
         ValueError: an option is out of range, or ``adapt`` matches no parameter.
@@ -72,8 +61,8 @@ class MAML(Learner):
     >>> learner = MAML(VectorEncoder(2, width=8, layers=1), adapt="norms", steps=2)
     >>> x, y = torch.randn(1, 4, 2), torch.tensor([[0, 1, 0, 1]])
     >>> support = Examples(x, y, torch.ones(1, 4, dtype=torch.bool))
-    >>> context = Context(torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 0), torch.zeros(1, 2,
-    ...                   0))
+    >>> classes = torch.ones(1, 2, dtype=torch.bool)
+    >>> context = Context(classes, torch.zeros(1, 0), torch.zeros(1, 2, 0))
     >>> sorted(learner.adapt(support, context))[:2]
     ['encoder.layers.0.0.bias', 'encoder.layers.0.0.weight']
     """

@@ -47,14 +47,12 @@ class PrototypeState(NamedTuple):
 class ProtoNet(Learner):
     """Prototypical network: the class whose mean embedding is nearest.
 
-    ``logit_c = -‖f(x) - p_c‖² · τ`` or ``τ · cos(f(x), p_c)``, with ``p_c`` the mean of the
-    class's embeddings.
+    ``logit_c = -‖f(x) - p_c‖² · τ`` or ``τ · cos(f(x), p_c)``, with ``p_c`` the mean of the class's
+    embeddings.
 
-    Snell et al. 2017, Prototypical Networks for Few-shot Learning. Differs from the paper: the
-    temperature τ is
-    learned; the Euclidean distance is divided by the width, so that one τ suits every width; with
-    ``cosine``, embeddings
-    are scaled to unit length before the mean.
+    Snell et al. 2017, Prototypical Networks for Few-shot Learning. Differs from the paper: the temperature τ
+    is learned; the Euclidean distance is divided by the width, so that one τ suits every width; with
+    ``cosine``, embeddings are scaled to unit length before the mean.
 
     Args:
         encoder: maps an example to a vector.

@@ -43,8 +43,8 @@ class Encoder(nn.Module, ABC):
 def encode(encoder: Encoder, x: Inputs) -> Tensor:
     """Encode examples with a task axis: (task, example, …) to (task, example, width).
 
-    On a CPU the examples go through the encoder in pieces that stay in the cache; results do not
-    depend on it.
+    On a CPU the examples go through the encoder in pieces that stay in the cache; results do not depend on
+    it.
 
     >>> encode(VectorEncoder(inputs=3, width=8, layers=1), torch.zeros(2, 5, 3)).shape
     torch.Size([2, 5, 8])
@@ -66,9 +66,8 @@ def encode(encoder: Encoder, x: Inputs) -> Tensor:
 class ImageEncoder(Encoder):
     """A small convolutional stem, then a Transformer over its feature map, then the mean over tokens.
 
-    The stem is what lets a Transformer learn from few images (Xiao et al. 2021, Early Convolutions
-    Help Transformers
-    See Better). Group norm keeps examples apart from one another, so scores stay inductive.
+    The stem is what lets a Transformer learn from few images (Xiao et al. 2021, Early Convolutions Help
+    Transformers See Better). Group norm keeps examples apart from one another, so scores stay inductive.
 
     Args:
         width: features of a token and of the result.
@@ -99,6 +98,12 @@ class ImageEncoder(Encoder):
         super().__init__()
         if size % 4:
             raise ValueError(f"The image size must be a multiple of 4; found {size}.")
+        if width % 8:
+            raise ValueError(f"The width must be a multiple of 8; found {width}.")
+        if positions not in ("learned", "sinusoidal", "none"):
+            raise ValueError(
+                f"The positions must be learned, sinusoidal or none; found {positions!r}."
+            )
         self.width, self.size, self.channels = width, size, channels
         half = width // 2
         self.bytes_per_example = 4 * half * size * size // 2

@@ -19,11 +19,9 @@ class Norm(nn.LayerNorm):
 
     ``y = (x - mean(x)) / sqrt(var(x) + ε) · w + b``
 
-    The fused backward of :class:`torch.nn.LayerNorm` treats its saved statistics as constants when
-    ``vmap`` lies
-    between an outer and an inner derivative, so second-order meta-gradients of ``w`` and ``b`` are
-    silently wrong
-    (PyTorch functorch issue 534). Names, shapes and outputs are those of the stock layer.
+    The fused backward of :class:`torch.nn.LayerNorm` treats its saved statistics as constants when ``vmap``
+    lies between an outer and an inner derivative, so second-order meta-gradients of ``w`` and ``b`` are
+    silently wrong (PyTorch functorch issue 534). Names, shapes and outputs are those of the stock layer.
 
     >>> x = torch.randn(2, 8)
     >>> torch.allclose(Norm(8)(x), nn.LayerNorm(8)(x), atol=1e-6)
@@ -86,9 +84,8 @@ def isolated_attention(
 ) -> Tensor:
     """Attention of each query to a memory and to itself, but to no other query.
 
-    ``softmax([Q Kᵀ, q·k_own] / √d) [V; v_own]``: the memory's scores and one score more, so the
-    work grows with the
-    number of queries and not with its square.
+    ``softmax([Q Kᵀ, q·k_own] / √d) [V; v_own]``: the memory's scores and one score more, so the work grows
+    with the number of queries and not with its square.
 
     Args:
         query: (…, query, width).
@@ -166,8 +163,8 @@ class LearnedPositions(nn.Module):
 def rotate(x: Tensor) -> Tensor:
     """Rotary positions: turn each pair of features (2j, 2j+1) of token i by the angle ``i / 10000^(2j/d)``.
 
-    Su et al. 2021, RoFormer, equation 34. Applied to queries and keys, so their product depends on
-    distance only.
+    Su et al. 2021, RoFormer, equation 34. Applied to queries and keys, so their product depends on distance
+    only.
 
     Args:
         x: (…, token, width), width even.
@@ -185,8 +182,7 @@ def rotate(x: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Multi-head attention of tokens to themselves or to a memory.
 
-    ``MultiHead(x) = concat_h(softmax(Q_h K_hᵀ / √d_h) V_h) W_o`` (Vaswani et al. 2017, section
-    3.2.2).
+    ``MultiHead(x) = concat_h(softmax(Q_h K_hᵀ / √d_h) V_h) W_o`` (Vaswani et al. 2017, section 3.2.2).
 
     Args:
         width: features of a token; a multiple of ``heads``.

@@ -1,0 +1,31 @@
+"""What every test shares: one thread, one seed, and no hurry for property tests."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile(
+    "quickstudy", deadline=None, max_examples=25, derandomize=True, database=None
+)
+settings.load_profile("quickstudy")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Seed the global generators before each test, so that a test alone is the test in the suite."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    return 0
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A generator of its own for a test that draws."""
+    return torch.Generator().manual_seed(0)

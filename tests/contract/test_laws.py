@@ -1,0 +1,304 @@
+"""The nine laws that every learner obeys; the rows are in ``learner_table.py``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from learner_table import (
+    ROWS,
+    Row,
+    learner_of,
+    ragged_episode,
+    ragged_tasks,
+)
+from quickstudy.episode import (
+    Episode,
+    Examples,
+    Task,
+    collate,
+    leaves,
+    take_tasks,
+    tree_map,
+    without_support,
+)
+from quickstudy.learners import LEARNERS, Learner
+from quickstudy.nn.encoders import VectorEncoder
+
+close = torch.testing.assert_close
+
+
+@pytest.fixture(params=ROWS, ids=lambda row: row.label)
+def row(request: pytest.FixtureRequest) -> Row:
+    return request.param
+
+
+@pytest.fixture
+def learner(row: Row) -> Learner:
+    return learner_of(row)
+
+
+def answer(learner: Learner, episode: Episode) -> Tensor:
+    state = learner.adapt(episode.support, episode.context)
+    return learner.predict(state, episode.query.x, episode.context)
+
+
+def examples_at(examples: Examples, index: Tensor | slice) -> Examples:
+    return tree_map(lambda tensor: tensor[:, index], examples)
+
+
+def test_every_learner_has_a_row() -> None:
+    assert {row.name for row in ROWS} == set(LEARNERS)
+
+
+# Law 1
+
+
+def test_a_ragged_batch_equals_each_task_alone(learner: Learner) -> None:
+    together = answer(learner, ragged_episode())
+    for outputs, task in zip(together, ragged_tasks(), strict=True):
+        alone = answer(learner, collate([task]))[0]
+        close(outputs[: len(task.query_y), : task.way], alone, rtol=1e-9, atol=1e-9)
+
+
+def test_padding_does_not_reach_the_loss(learner: Learner) -> None:
+    tasks = ragged_tasks()
+    each = torch.stack([learner(collate([task])) for task in tasks])
+    close(learner(collate(tasks)), each.mean(), rtol=1e-9, atol=1e-9)
+
+
+# Law 2
+
+
+def test_the_order_of_the_support_changes_nothing(learner: Learner) -> None:
+    episode = ragged_episode()
+    order = torch.randperm(episode.support.mask.shape[1])
+    moved = episode._replace(support=examples_at(episode.support, order))
+    if learner.order_free:
+        close(answer(learner, moved), answer(learner, episode), rtol=1e-9, atol=1e-9)
+
+
+def test_numbering_the_classes_anew_permutes_the_outputs(learner: Learner) -> None:
+    task = ragged_tasks()[1]
+    place = torch.tensor([2, 0, 3, 1])
+    renamed = task._replace(support_y=place[task.support_y], query_y=place[task.query_y])
+    outputs, moved = (answer(learner, collate([each])) for each in (task, renamed))
+    close(moved[..., place], outputs, rtol=1e-9, atol=1e-9)
+
+
+# Law 3
+
+
+def test_adapting_in_two_parts(learner: Learner) -> None:
+    episode = ragged_episode()
+    support, context = episode.support, episode.context
+    first = learner.adapt(examples_at(support, slice(0, 3)), context)
+    second = learner.adapt(examples_at(support, slice(3, None)), context, first)
+    outputs = learner.predict(second, episode.query.x, context)
+    assert isinstance(second, learner.state_type)
+    assert outputs.isfinite().all()
+    if learner.additive:
+        close(outputs, answer(learner, episode), rtol=1e-9, atol=1e-9)
+    else:
+        assert not torch.equal(outputs, learner.predict(first, episode.query.x, context))
+
+
+# Law 4
+
+
+def test_the_meta_gradient_equals_central_differences(row: Row, learner: Learner) -> None:
+    if not row.exact:
+        return
+    tasks = ragged_tasks()
+    episode = collate([tasks[0], tasks[2]])
+    layers: dict[str, list[Tensor]] = {}
+    for name, value in learner.named_parameters():
+        layers.setdefault(name.rsplit(".", 2)[0], []).append(value)
+    learner(episode).backward()
+    step = 1e-6
+
+    def loss_beside(values: list[Tensor], moves: list[Tensor], scale: float) -> float:
+        with torch.no_grad():
+            kept = [value.clone() for value in values]
+            for value, move in zip(values, moves, strict=True):
+                value += scale * move
+            loss = learner(episode).item()
+            for value, old in zip(values, kept, strict=True):
+                value.copy_(old)
+        return loss
+
+    for layer, values in layers.items():
+        moves = [torch.randn_like(value) for value in values]
+        ahead, behind = (loss_beside(values, moves, scale) for scale in (step, -step))
+        expected = sum(
+            float((value.grad * move).sum())
+            for value, move in zip(values, moves, strict=True)
+            if value.grad is not None
+        )
+        assert (ahead - behind) / (2 * step) == pytest.approx(expected, rel=1e-4, abs=1e-7), layer
+
+
+# Law 5
+
+
+def test_every_parameter_gets_a_finite_gradient(row: Row, learner: Learner) -> None:
+    learner.train()(ragged_episode()).backward()
+    for name, value in learner.named_parameters():
+        if name not in row.exempt:
+            assert value.grad is not None, f"{name} has no gradient"
+        assert value.grad is None or value.grad.isfinite().all(), name
+
+
+# Law 6
+
+
+def test_queries_do_not_see_each_other(learner: Learner) -> None:
+    episode = ragged_episode()
+    state = learner.adapt(episode.support, episode.context)
+    together = learner.predict(state, episode.query.x, episode.context)
+    for place in range(together.shape[1]):
+        alone = learner.predict(state, episode.query.x[:, place : place + 1], episode.context)
+        close(alone[:, 0], together[:, place], rtol=1e-9, atol=1e-9)
+
+
+# Law 7
+
+
+def test_a_saved_learner_gives_the_same_outputs_bit_for_bit(row: Row, learner: Learner) -> None:
+    episode = ragged_episode()
+    fresh = copy.deepcopy(learner)
+    with torch.no_grad():
+        for value in fresh.parameters():
+            value.zero_()
+    fresh.load_state_dict(load(save(learner.state_dict())))
+    assert torch.equal(answer(fresh, episode), answer(learner, episode))
+
+
+def test_one_task_can_be_sliced_out_of_a_state(learner: Learner) -> None:
+    episode = ragged_episode()
+    state = learner.adapt(episode.support, episode.context)
+    assert isinstance(state, learner.state_type)
+    assert all(isinstance(tensor, Tensor) and len(tensor) == 3 for tensor in leaves(state))
+    outputs = learner.predict(state, episode.query.x, episode.context)
+    for task in range(3):
+        which = slice(task, task + 1)
+        one = take_tasks(episode, which)
+        alone = learner.predict(take_tasks(state, which), one.query.x, one.context)
+        close(alone[0], outputs[task], rtol=1e-9, atol=1e-9)
+
+
+def test_a_state_of_a_kind_is_rebuilt_from_its_tensors(learner: Learner) -> None:
+    episode = ragged_episode()
+    state = learner.adapt(episode.support, episode.context)
+    if learner.state_type is dict:
+        rebuilt = dict(state)
+    else:
+        rebuilt = learner.state_type(**state._asdict())
+    outputs = learner.predict(rebuilt, episode.query.x, episode.context)
+    assert torch.equal(outputs, learner.predict(state, episode.query.x, episode.context))
+
+
+# Law 8
+
+
+def snapshot(learner: Learner, *trees: object) -> list[Tensor]:
+    tensors = [
+        *learner.parameters(),
+        *learner.buffers(),
+        *(t for tree in trees for t in leaves(tree)),
+    ]
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_adapting_and_predicting_leave_everything_untouched(
+    learner: Learner, training: bool
+) -> None:
+    learner.train(training)
+    episode = ragged_episode()
+    state = learner.adapt(episode.support, episode.context)
+    before = snapshot(learner, episode, state)
+    modes = [part.training for part in learner.modules()]
+    chance = torch.get_rng_state()
+    learner.predict(
+        learner.adapt(episode.support, episode.context, state), episode.query.x, episode.context
+    )
+    assert all(
+        torch.equal(*pair) for pair in zip(before, snapshot(learner, episode, state), strict=True)
+    )
+    assert [part.training for part in learner.modules()] == modes
+    assert all(value.grad is None for value in learner.parameters())
+    assert torch.equal(torch.get_rng_state(), chance)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_evaluation_needs_no_graph(learner: Learner, mode: type) -> None:
+    episode = ragged_episode()
+    expected = answer(learner, episode)
+    with mode():
+        outputs = answer(learner, ragged_episode())
+    assert not outputs.requires_grad
+    close(outputs, expected.detach(), rtol=1e-9, atol=1e-9)
+
+
+# Law 9
+
+
+def test_before_adaptation_no_class_is_preferred(learner: Learner) -> None:
+    episode = ragged_episode()
+    state = learner.adapt(without_support(episode.support), episode.context)
+    outputs = learner.predict(state, episode.query.x, episode.context)
+    for logits, classes in zip(outputs, episode.context.classes, strict=True):
+        assert (logits[:, classes] == logits[:, :1]).all()
+
+
+WAY, SHOT, SIGNAL, NOISE = 4, 2, 4, 12
+
+
+def toy_episodes(seed: int, tasks: int = 8) -> Iterator[Episode]:
+    """Endless batches of tasks whose classes differ in a few features; the others are loud noise."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def task() -> Task:
+        centres = torch.randn(WAY, SIGNAL, generator=generator)
+
+        def part(each: int) -> tuple[Tensor, Tensor]:
+            labels = torch.arange(WAY).repeat_interleave(each)
+            signal = centres[labels] + 0.3 * torch.randn(WAY * each, SIGNAL, generator=generator)
+            noise = torch.randn(WAY * each, NOISE, generator=generator)
+            return torch.cat([signal, noise], 1).double(), labels
+
+        return Task(*part(SHOT), *part(4), way=WAY)
+
+    while True:
+        yield collate([task() for _ in range(tasks)])
+
+
+def accuracy(learner: Learner, episode: Episode, *, adapted: bool = True) -> float:
+    support = episode.support if adapted else without_support(episode.support)
+    with torch.no_grad():
+        state = learner.adapt(support, episode.context)
+        outputs = learner.predict(state, episode.query.x, episode.context)
+        return learner.likelihood.task_score(outputs, episode.query, episode.context).mean().item()
+
+
+def test_training_helps_and_without_support_the_score_is_at_chance(row: Row) -> None:
+    learner = row.build(VectorEncoder(SIGNAL + NOISE, width=16, layers=1)).double()
+    unseen = next(toy_episodes(seed=1, tasks=40))
+    untrained = accuracy(learner, unseen)
+    optimiser = torch.optim.Adam(learner.parameters(), lr=0.02)
+    episodes = toy_episodes(seed=0)
+    for _ in range(20):
+        optimiser.zero_grad()
+        learner(next(episodes)).backward()
+        optimiser.step()
+    trained = accuracy(learner, unseen)
+    chance = accuracy(learner, unseen, adapted=False)
+    assert chance == 1 / WAY
+    assert trained > chance + 0.2
+    assert trained > untrained

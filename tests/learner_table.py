@@ -1,0 +1,105 @@
+"""The one table of learners under test: a new learner adds a row here, and every law applies to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from quickstudy.episode import Episode, Task, collate
+from quickstudy.learners import LEARNERS, Learner
+from quickstudy.nn.encoders import Encoder, ImageEncoder, VectorEncoder
+
+SIZE = 8
+"""Height and width of the tiny images."""
+
+
+class Row(NamedTuple):
+    """A learner in one setting, and what it does not claim."""
+
+    label: str
+    name: str
+    """Its name in LEARNERS."""
+    options: dict[str, object]
+    exact: bool = True
+    """The gradient of ``meta_loss`` is its derivative; first-order methods say no."""
+    exempt: frozenset[str] = frozenset()
+    """Parameters that may stay without a gradient."""
+
+    def build(self, encoder: Encoder) -> Learner:
+        return LEARNERS[self.name](encoder, **self.options)
+
+
+IN_CONTEXT = {"width": 8, "layers": 2, "heads": 2, "bank": 7}
+
+ROWS = [
+    Row("protonet", "protonet", {"label_smoothing": 0.1}),
+    Row("protonet-euclidean", "protonet", {"distance": "euclidean"}),
+    Row("ridge", "ridge", {}),
+    Row("linear_head", "linear_head", {"steps": 6}),
+    Row("linear_head-raw", "linear_head", {"steps": 3, "unit_length": False}),
+    Row("in_context", "in_context", IN_CONTEXT),
+    Row("maml", "maml", {"steps": 2, "rate": 0.3}),
+    Row("maml-some", "maml", {"steps": 2, "rate": 0.3, "adapt": "norms,*.bias"}),
+    Row("maml-head", "maml", {"steps": 3, "adapt": "head"}),
+    Row("maml-first", "maml", {"steps": 2, "rate": 0.3, "order": "first"}, exact=False),
+]
+
+
+def image_encoder() -> Encoder:
+    return ImageEncoder(width=8, layers=1, heads=2, size=SIZE)
+
+
+def vector_encoder(inputs: int = 6, layers: int = 1) -> Encoder:
+    return VectorEncoder(inputs, width=8, layers=layers)
+
+
+def shaken(module: torch.nn.Module, scale: float = 0.3) -> torch.nn.Module:
+    """In float64, every parameter moved, so that no zero of the initialisation hides a mistake."""
+    module.double()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for value in module.parameters():
+            value += scale * torch.randn(value.shape, generator=generator, dtype=value.dtype)
+    return module
+
+
+def learner_of(row: Row, encoder: Callable[[], Encoder] = image_encoder) -> Learner:
+    torch.manual_seed(0)
+    learner = shaken(row.build(encoder()))
+    assert isinstance(learner, Learner)
+    return learner.eval()
+
+
+def image_task(way: int, shots: list[int], queries: int, generator: torch.Generator) -> Task:
+    """A task of random images, with as many support examples of each class as ``shots`` says."""
+    labels = torch.arange(way).repeat_interleave(torch.tensor(shots))
+    order = torch.randperm(len(labels), generator=generator)
+
+    def images(count: int) -> Tensor:
+        size = (count, 1, SIZE, SIZE)
+        return torch.rand(size, generator=generator, dtype=torch.float64)
+
+    return Task(
+        support_x=images(len(labels)),
+        support_y=labels[order],
+        query_x=images(queries),
+        query_y=torch.randint(way, (queries,), generator=generator),
+        way=way,
+    )
+
+
+def ragged_tasks() -> list[Task]:
+    """Three tasks of different way, shot and number of queries."""
+    generator = torch.Generator().manual_seed(2)
+    return [
+        image_task(2, [1, 2], 2, generator),
+        image_task(4, [2, 1, 1, 3], 5, generator),
+        image_task(3, [1, 1, 1], 3, generator),
+    ]
+
+
+def ragged_episode() -> Episode:
+    return collate(ragged_tasks())
