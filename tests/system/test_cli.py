@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from quickstudy import __version__
-from quickstudy.cli import errors, main
+from quickstudy.cli import app, errors, main
 from quickstudy.cli.errors import explain
 from quickstudy.doctor import known_problems
 
@@ -192,3 +195,36 @@ def test_an_interrupted_command_ends_with_130(
     monkeypatch.setattr("quickstudy.doctor.examine", interrupt)
     assert main(["doctor"]) == 130
     assert capsys.readouterr().err == "Error: Interrupted.\n"
+
+
+def documented_commands() -> list[str]:
+    """Every command in the shell blocks of the reference."""
+    reference = Path(__file__).parents[2] / "docs" / "reference" / "command-line.md"
+    blocks = reference.read_text(encoding="utf-8").split("```sh\n")[1:]
+    lines = [line for block in blocks for line in block.split("```")[0].splitlines()]
+    return [line.split(" #")[0].strip() for line in lines if line.startswith("quickstudy ")]
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_documented_commands_are_understood(line: str) -> None:
+    program, *words = shlex.split(line)
+    group = typer.main.get_command(app)
+    assert program == group.name
+    options = {option for parameter in group.params for option in parameter.opts}
+    if words[0].startswith("-"):
+        assert set(words) <= {*options, "--help"}
+        return
+    command = group.commands[words[0]]
+    with command.make_context(words[0], words[1:]) as context:
+        assert context.params
+
+
+def test_completion_knows_the_commands() -> None:
+    environment = {"COMP_WORDS": "quickstudy ev", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", "from quickstudy.cli import main; main([])"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment, "_QUICKSTUDY_COMPLETE": "complete_bash"},
+    )
+    assert done.stdout.split() == ["evaluate"]

@@ -14,13 +14,9 @@ from typing import Annotated
 import typer
 
 from quickstudy import __version__
-from quickstudy.cli.about import doctor, download, list_parts
+from quickstudy.cli import about, demo, evaluate, tasks, train
 from quickstudy.cli.console import print_result, say
-from quickstudy.cli.demo import demo
 from quickstudy.cli.errors import FAILURE, INTERRUPTED, explain, sentence
-from quickstudy.cli.evaluate import evaluate
-from quickstudy.cli.tasks import adapt, predict
-from quickstudy.cli.train import train
 
 app = typer.Typer(
     name="quickstudy",
@@ -56,14 +52,14 @@ def quickstudy(
     """
 
 
-app.command("demo")(demo)
-app.command("train")(train)
-app.command("evaluate")(evaluate)
-app.command("adapt")(adapt)
-app.command("predict")(predict)
-app.command("list")(list_parts)
-app.command("doctor")(doctor)
-app.command("download")(download)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("adapt")(tasks.adapt)
+app.command("predict")(tasks.predict)
+app.command("list")(about.list_parts)
+app.command("doctor")(about.doctor)
+app.command("download")(about.download)
 
 
 def main(arguments: list[str] | None = None) -> int:

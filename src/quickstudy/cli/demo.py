@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from quickstudy.artifact import Artifact
+    from quickstudy.config import RunConfig
     from quickstudy.data.source import EpisodeDesign, Pool, TaskSource
 
 EPISODES = 600
@@ -111,10 +112,10 @@ def designs() -> list[EpisodeDesign]:
 
 def train_demo(out: Path, minutes: float | None) -> None:
     """Train the default config, or go on with a training that was stopped."""
-    from quickstudy.config import RunConfig, load_config, with_overrides
+    from quickstudy.config import load_config, with_overrides
 
     resume = holds_run(out) and (out / "config.yaml").exists()
-    run = load_config(out / "config.yaml") if resume else RunConfig()
+    run = load_config(out / "config.yaml") if resume else starting_config()
     if minutes is not None:
         run = with_overrides(run, [f"training.minutes={minutes}"])
     say(
@@ -123,6 +124,13 @@ def train_demo(out: Path, minutes: float | None) -> None:
         else f"Training on {run.data}, into {out}."
     )
     train_into(run, out, resume=resume, again=command("demo", "--out", out))
+
+
+def starting_config() -> RunConfig:
+    """What the demo trains: the defaults."""
+    from quickstudy.config import RunConfig
+
+    return RunConfig()
 
 
 def write_alphabet(folder: Path, source: TaskSource) -> None:
