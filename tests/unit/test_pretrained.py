@@ -91,7 +91,7 @@ def test_padding_is_invisible_and_absent_texts_are_finite(bert: Path) -> None:
 
 
 def test_a_frozen_model_stays_as_it_is(bert: Path) -> None:
-    encoder = build(bert).train()
+    encoder = build(bert, layers=1).train()
     tokens = encoder.tokenize(TEXTS)
     assert torch.equal(encoder(tokens), encoder(tokens))  # no dropout
     assert {name.split(".")[0] for name, p in encoder.named_parameters() if p.requires_grad} == {
@@ -99,7 +99,7 @@ def test_a_frozen_model_stays_as_it_is(bert: Path) -> None:
     }
     encoder(tokens).sum().backward()
     assert all(p.grad is None for p in encoder.model.parameters())
-    loose = build(bert, frozen=False, layers=0).train()
+    loose = build(bert, frozen=False).train()
     assert not torch.equal(loose(tokens), loose(tokens))
     loose(tokens).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in loose.parameters())
@@ -115,7 +115,7 @@ def test_features_pass_for_texts(bert: Path) -> None:
 
 
 def test_second_derivatives_through_vmap_equal_a_loop(bert: Path) -> None:
-    encoder = build(bert, frozen=False, layers=0, normalise=False).double().eval()
+    encoder = build(bert, frozen=False, normalise=False).double().eval()
     assert all(type(m) is Norm for m in encoder.modules() if isinstance(m, torch.nn.LayerNorm))
     tokens = encoder.tokenize(TEXTS)
     tasks = torch.stack([tokens, tokens.flip(0), tokens.roll(1, 0)])
@@ -148,7 +148,7 @@ def test_models_that_only_look_back_are_masked_so(tmp_path: Path) -> None:
     model = GPT2Model(config).eval()
     model.save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
-    encoder = build(tmp_path, normalise=False, layers=0)
+    encoder = build(tmp_path, normalise=False)
     tokens = encoder.tokenize(TEXTS[:1])
     expected = model(tokens).last_hidden_state.mean(1)
     torch.testing.assert_close(encoder(tokens), expected, atol=1e-5, rtol=1e-4)

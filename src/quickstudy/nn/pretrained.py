@@ -152,7 +152,8 @@ class HuggingFaceEncoder(Encoder):
         pooling: ``mean`` over the words, or ``cls``, the first one.
         words: most tokens of a text; what is longer is cut off.
         normalise: bring each vector to length √width, so that its features have about unit variance.
-        layers: trained layers on top; they start as the identity.
+        layers: trained layers on top; they start as the identity, and with few classes or a high rate they forget
+            more than they learn.
         download: fetch a model of the hub if it is not on this machine.
 
     Inputs: int64 (example, word) with -1 for padding, or float (example, features) from :meth:`features`.
@@ -174,7 +175,7 @@ class HuggingFaceEncoder(Encoder):
         pooling: Literal["mean", "cls"] = "mean",
         words: int = 64,
         normalise: bool = True,
-        layers: int = 1,
+        layers: int = 0,
         download: bool = False,
     ) -> None:
         super().__init__()
@@ -201,7 +202,7 @@ class HuggingFaceEncoder(Encoder):
             "pooling": "mean",
             "words": 64,
             "normalise": True,
-            "layers": 1,
+            "layers": 0,
         }
         chosen = defaults | {name: value for name, value in options.items() if name in defaults}
         try:
