@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import yaml
 from toy import ToySource
 
 from quickstudy.cli import demo, main
@@ -26,8 +27,12 @@ TOY = (
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """An empty folder to work in; the cache is elsewhere, and not that of the person who runs the test."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QUICKSTUDY_CACHE", str(tmp_path_factory.mktemp("cache")))
     return tmp_path
 
 
@@ -87,6 +92,14 @@ def test_the_printed_config_is_a_config(here: Path, toy: type[ToySource], capsys
     assert capsys.readouterr().out == printed
     assert "seed: 7" in printed
     assert "name: vector" in printed
+
+
+def test_the_encoder_fits_the_data(capsys: Capture) -> None:
+    spec = "images:photos,size=64,channels=3,test=0.5"
+    assert main(["train", "--data", spec, "--print-config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["data"] == spec
+    assert printed["encoder"] == {**RunConfig().encoder, "size": 64, "channels": 3}
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from quickstudy.config import RunConfig
 
 
+SHAPE = ("size", "channels")
+"""Options of a data source that the encoder must share."""
+
+
 def train(
     config: Annotated[
         Path | None,
@@ -122,27 +126,33 @@ def with_parts(
         data: spec of the data.
         learner: name of the learner.
         encoder: name of the encoder.
-        fitting: where no encoder is named, take the one that fits the kind of the data.
+        fitting: where no encoder is named, take the one that fits the kind and the shape of the data.
 
     Raises:
         BuildError: a name that does not exist.
     """
-    from quickstudy.build import look_up, parse_spec
-    from quickstudy.config import parse_config
+    from quickstudy.build import look_up, options_of, parse_spec
+    from quickstudy.config import parse_config, with_overrides
     from quickstudy.data import SOURCES
     from quickstudy.learners import LEARNERS
     from quickstudy.nn import ENCODERS
 
     changes: dict[str, object] = {}
+    shape: list[str] = []
     if data is not None:
         changes["data"] = data
         if fitting and encoder is None:
-            encoder = look_up("data source", parse_spec(data)[0], SOURCES).kind
+            name, _, options = parse_spec(data)
+            encoder = look_up("data source", name, SOURCES).kind
+            known = options_of(look_up("encoder", encoder, ENCODERS))
+            shape = [
+                f"encoder.{key}={options[key]}" for key in SHAPE if key in {*options} & {*known}
+            ]
     if learner is not None and learner != run.learner["name"]:
         changes["learner"] = learner
     if encoder is not None and encoder != run.encoder["name"]:
         changes["encoder"] = encoder
-    run = parse_config({**run.model_dump(mode="json"), **changes})
+    run = with_overrides(parse_config({**run.model_dump(mode="json"), **changes}), shape)
     look_up("data source", parse_spec(run.data)[0], SOURCES)
     look_up("learner", run.learner["name"], LEARNERS)
     look_up("encoder", run.encoder["name"], ENCODERS)
@@ -165,8 +175,6 @@ def check_folder(out: Path, *, resume: bool) -> None:
             f"{out} holds a run already, which is never overwritten; go on with it by --resume, or choose another "
             "folder for --out."
         )
-    if resume and not holds_run(out):
-        say(f"There is nothing to resume in {out} yet; starting from the beginning.")
 
 
 def train_into(
@@ -189,6 +197,8 @@ def train_into(
     from quickstudy.training import is_main_process
     from quickstudy.training import train as run_training
 
+    if resume and out is not None and not holds_run(out) and is_main_process():
+        say(f"There is nothing to resume in {out} yet; starting from the beginning.")
     try:
         artifact = run_training(run, out or Path(), resume=resume, dry_run=out is None)
     except KeyboardInterrupt as stopped:
