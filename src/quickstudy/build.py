@@ -100,8 +100,8 @@ def _convert(value: Any, annotation: Any) -> Any:
         if str(value).lower() in known:
             return known[str(value).lower()]
     elif annotation is int:
-        if not isinstance(value, bool) and float(value) == int(float(value)):
-            return int(float(value))
+        if not isinstance(value, bool) and float(value).is_integer():
+            return int(value) if str(value).strip().lstrip("+-").isdigit() else int(float(value))
     elif annotation is float:
         if not isinstance(value, bool):
             return float(value)

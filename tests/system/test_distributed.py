@@ -32,4 +32,4 @@ def test_two_processes_equal_one(tmp_path: Path, toy: type[ToySource]) -> None:
 
     code, _, said = (tmp_path / "said").read_text(encoding="utf-8").partition(" ")
     assert code == "143"
-    assert said == "Training was stopped after step 10; the checkpoint is saved."
+    assert said == "Training was stopped after step 8; the checkpoint is saved."

@@ -95,6 +95,7 @@ def test_options_are_converted_by_annotation() -> None:
     assert options("odd") == (None, 1, 0.5, False, "up", None)
     spec = "odd:here,whole=3,part=1e-3,really=yes,way=down,most=7"
     assert options(spec) == ("here", 3, 0.001, True, "down", 7)
+    assert options("odd,whole=1e3,most=9007199254740993")[1::4] == (1000, 2**53 + 1)
     assert options("odd,most=none,really=false") == (None, 1, 0.5, False, "up", None)
 
 

@@ -121,6 +121,7 @@ def _trainer(config: RunConfig, out: Path | None, callbacks: list[pl.Callback]) 
         plugins=[DurableCheckpoints()],
         logger=logger,
         default_root_dir=out,
+        log_every_n_steps=1,  # rows are written by Record; this only silences advice about short runs
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
@@ -247,8 +248,9 @@ def train(
         config = parse_config(values)
     keep_large_blocks()
     torch.manual_seed(config.training.seed)
+    source = build_source(config.data)
     learner = build_learner(config.learner, config.encoder)
-    source = with_features(build_source(config.data), learner.encoder)
+    source = with_features(source, learner.encoder)
     module, data = MetaTraining(learner, config), TaskData(source, config)
     path = out / "checkpoints" / "last.ckpt"
     begun = resume and path.exists()

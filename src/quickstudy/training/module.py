@@ -45,7 +45,9 @@ class Batches(Dataset[tuple[Tensor, Episode]]):
         which = list(range(first, last))[self.rank :: self.world]
         # A process without a share of the last batch runs along, since the others wait for it; nothing counts.
         drawn = [self.tasks[each] for each in which or [first]]
-        return torch.tensor(which), tree_map(lambda *parts: torch.cat(parts), *drawn)
+        return torch.tensor(which, dtype=torch.int64), tree_map(
+            lambda *parts: torch.cat(parts), *drawn
+        )
 
 
 class TaskData(pl.LightningDataModule):  # type: ignore[misc]
@@ -218,7 +220,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         """
         if not self._losses:
             return ""
-        loss = float(self._loss) / self._losses
+        loss = float(self.trainer.strategy.reduce(self._loss / self._losses, reduce_op="mean"))
         self._loss, self._losses = torch.zeros_like(self._loss), 0
         if not math.isfinite(loss):
             raise TrainingError(
