@@ -14,10 +14,10 @@ from quickstudy import FewShotClassifier
 
 def main(artifact: str) -> None:
     digits = load_digits()
-    images = digits.images / 16
+    images, labels = digits.images[:600] / 16, digits.target[:600]
     for shot in (1, 3, 10):
         few, rest, y_few, y_rest = train_test_split(
-            images, digits.target, train_size=10 * shot, stratify=digits.target, random_state=0
+            images, labels, train_size=10 * shot, stratify=labels, random_state=0
         )
         classifier = FewShotClassifier(artifact).fit(few, y_few)
         plain = LogisticRegression(max_iter=1000).fit(few.reshape(len(few), -1), y_few)

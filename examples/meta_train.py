@@ -36,7 +36,13 @@ def main(out: str, *overrides: str, episodes: int = 600) -> None:
 
     report = Path(out) / "report.html"
     write_report(
-        report, artifact=artifact, evaluations=evaluations, run=out, source=source, contest=contest
+        report,
+        artifact=artifact,
+        evaluations=evaluations,
+        run=out,
+        source=source,
+        contest=contest,
+        episodes=min(100, episodes),
     )
     print(f"The report is {report}.")
 

@@ -18,6 +18,8 @@ from quickstudy.evaluation.contest import BagOfTokens, Contest, EncodedPool, Fix
 from quickstudy.learners import LEARNERS
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.nn.encoders import Encoder, ImageEncoder, VectorEncoder
+from quickstudy.nn.minilm import PretrainedError
+from quickstudy.nn.pretrained import HuggingFaceEncoder
 
 DESIGN = EpisodeDesign(way=3, shot=2, queries=4)
 FEATURES = 6
@@ -274,20 +276,40 @@ def test_layer_that_cannot_be_drawn_anew_is_named():
         evaluation.untrained_copy(Odd())
 
 
-def test_pretrained_encoder_is_not_drawn_anew(source):
-    encoder = CountingEncoder().requires_grad_(False)
+class FrozenText(HuggingFaceEncoder):
+    """A frozen text encoder without the weight of a real one: the first words of a text are its features."""
+
+    def __init__(self) -> None:
+        Encoder.__init__(self)
+        self.width, self.frozen = 4, True
+        self.layers = nn.Sequential(nn.Linear(4, 4))
+
+    def features(self, x: Tensor) -> Tensor:
+        return x[:, :4].float()
+
+
+def test_frozen_encoder_is_compared_with_itself_before_its_trained_layers():
+    encoder = FrozenText()
+    name, before = evaluation.starting_encoder(encoder, None, seed=0)
+    assert name == "nearest_mean_pretrained_encoder"
+    x = torch.randint(9, (3, 6))
+    assert torch.equal(before(x), x[:, :4].float())
+    assert not torch.equal(encoder(x), before(x))
+
+
+def test_fine_tuned_encoder_is_built_again_or_left_out(learner, source):
+    encoder = learner.encoder
     encoder.pretrained = True
-    learner = ProtoNet(encoder)
-    found = evaluation.evaluate(learner, source, design=DESIGN, episodes=3)
-    assert "nearest_mean_pretrained_encoder" in found["baselines"]
-    assert "nearest_mean_untrained_encoder" not in found["baselines"]
-    encoder.requires_grad_(True)
-    tuned = evaluation.evaluate(learner, source, design=DESIGN, episodes=3)
-    assert "nearest_mean_pretrained_encoder" not in tuned["baselines"]
-    given = evaluation.evaluate(
-        learner, source, design=DESIGN, episodes=3, untrained=lambda: CountingEncoder()
-    )
+    design = {"design": DESIGN, "episodes": 3}
+    found = evaluation.evaluate(learner, source, **design)
+    assert set(found["baselines"]) == {"nearest_mean_raw_inputs", "linear_head"}
+    given = evaluation.evaluate(learner, source, **design, untrained=lambda: CountingEncoder())
     assert "nearest_mean_pretrained_encoder" in given["baselines"]
+
+    def absent() -> Encoder:
+        raise PretrainedError("It is not on this machine.")
+
+    assert evaluation.evaluate(learner, source, **design, untrained=absent) == found
 
 
 def test_progress_reaches_the_number_of_episodes(learner, source):

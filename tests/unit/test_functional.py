@@ -19,47 +19,57 @@ from quickstudy.functional import (
     over_tasks,
     without_dropout,
 )
-from quickstudy.nn.encoders import ImageEncoder, VectorEncoder
+from quickstudy.nn.encoders import VectorEncoder
+from quickstudy.nn.layers import Transformer
 
 close = torch.testing.assert_close
 
 
+class Net(nn.Module):
+    """A stem with a norm, and a stack of three layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3), nn.GroupNorm(2, 8))
+        self.transformer = Transformer(8, layers=3, heads=2)
+
+
 @pytest.fixture(scope="module")
-def encoder() -> ImageEncoder:
-    return ImageEncoder(8, layers=3, heads=2, size=8)
+def encoder() -> Net:
+    return Net()
 
 
-def test_all_is_every_trainable_parameter(encoder: ImageEncoder) -> None:
+def test_all_is_every_trainable_parameter(encoder: Net) -> None:
     assert adapted_names(encoder, "all") == tuple(dict(encoder.named_parameters()))
 
 
-def test_head_is_nothing_of_the_encoder(encoder: ImageEncoder) -> None:
+def test_head_is_nothing_of_the_encoder(encoder: Net) -> None:
     assert adapted_names(encoder, "head") == ()
 
 
-def test_norms_are_scales_and_shifts(encoder: ImageEncoder) -> None:
+def test_norms_are_scales_and_shifts(encoder: Net) -> None:
     names = adapted_names(encoder, "norms")
-    assert len(names) == 2 * (3 + 2 * 3 + 1)
+    assert len(names) == 2 * (5 + 2 * 3 + 1)
     assert {
-        "stem.1.weight",
+        "stem.0.1.weight",
         "transformer.blocks.0.mlp_norm.bias",
         "transformer.norm.weight",
     } <= set(names)
 
 
-def test_last_is_the_end_of_the_stack_and_what_follows(encoder: ImageEncoder) -> None:
+def test_last_is_the_end_of_the_stack_and_what_follows(encoder: Net) -> None:
     names = adapted_names(encoder, "last:2")
-    kept = ("transformer.blocks.1.", "transformer.blocks.2.", "transformer.norm.")
+    kept = ("transformer.blocks.1.", "transformer.blocks.2.", "transformer.norm.", "readout.")
     every = tuple(name for name, _ in encoder.named_parameters())
     assert names == tuple(name for name in every if name.startswith(kept))
 
 
-def test_patterns_and_lists_of_choices(encoder: ImageEncoder) -> None:
+def test_patterns_and_lists_of_choices(encoder: Net) -> None:
     assert adapted_names(encoder, "*.query.weight") == tuple(
         f"transformer.blocks.{layer}.attention.query.weight" for layer in range(3)
     )
     both = set(adapted_names(encoder, "norms, stem.0.*"))
-    assert both == {*adapted_names(encoder, "norms"), "stem.0.weight", "stem.0.bias"}
+    assert both == {*adapted_names(encoder, "norms"), "stem.0.0.weight"}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +82,7 @@ def test_patterns_and_lists_of_choices(encoder: ImageEncoder) -> None:
         ("last:4", "has 3 layers"),
     ],
 )
-def test_a_choice_of_nothing_is_an_error(encoder: ImageEncoder, subset: str, message: str) -> None:
+def test_a_choice_of_nothing_is_an_error(encoder: Net, subset: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         adapted_names(encoder, subset)
 

@@ -15,14 +15,12 @@ from quickstudy.functional import exact_derivatives
 from quickstudy.nn.layers import (
     Attention,
     Block,
-    LearnedPositions,
     Norm,
-    SinusoidalPositions,
     Transformer,
     attention,
     isolated_attention,
-    rotate,
 )
+from quickstudy.nn.positions import LearnedPositions, SinusoidalPositions, rotate
 
 close = torch.testing.assert_close
 
