@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.episode import Inputs, leaves, take_tasks, tree_map
-from quickstudy.nn.layers import LearnedPositions, Norm, SinusoidalPositions, Transformer
+from quickstudy.nn.layers import Norm, Transformer
+from quickstudy.nn.positions import LearnedPositions, SinusoidalPositions
 
 LARGEST_CPU_TENSOR = 4_000_000
 """Bytes of one activation map above which examples go through a CPU in pieces: larger tensors leave the cache."""
@@ -63,68 +66,105 @@ def encode(encoder: Encoder, x: Inputs) -> Tensor:
     return torch.cat(pieces).unflatten(0, (tasks, examples))
 
 
+def convolve(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
+    """A 3 x 3 convolution and group norm, which keeps examples apart from one another."""
+    groups = math.gcd(8, max(1, outputs // 2))
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, stride=stride, bias=False),
+        nn.GroupNorm(groups, outputs),
+    )
+
+
+class Residual(nn.Module):
+    """Two convolutions beside a shortcut: ``ReLU(x + C_2(ReLU(C_1(x))))``.
+
+    He et al. 2016, Deep Residual Learning for Image Recognition, with group norm.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = convolve(channels, channels), convolve(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(F.relu(self.first(x))))
+
+
 class ImageEncoder(Encoder):
-    """A small convolutional stem, then a Transformer over its feature map, then the mean over tokens.
+    """A small convolutional stem, then a Transformer over its feature map, then a linear map of all tokens.
 
     The stem is what lets a Transformer learn from few images (Xiao et al. 2021, Early Convolutions Help
-    Transformers See Better). Group norm keeps examples apart from one another, so scores stay inductive.
+    Transformers See Better); it halves the image three times. Reading out every token keeps what the mean over tokens
+    would lose: where a stroke was. Scores stay inductive, for nothing normalises over examples.
 
     Args:
         width: features of a token and of the result.
         layers: Transformer layers.
         heads: attention heads.
+        stem: channels of the stem's residual block; half the width when 0.
         channels: channels of the images.
         size: height and width of the images, in pixels; a multiple of 4.
         positions: how tokens know their place.
+        readout: ``flatten``, or ``mean`` over the tokens.
         dropout: while training.
 
     Inputs: (example, channel, height, width), uint8 in 0 … 255 or float in 0 … 1.
 
     Raises:
-        ValueError: images of another shape than the encoder was built for.
+        ValueError: an option is out of range; images of another shape than the encoder was built for.
+
+    >>> ImageEncoder(16, layers=1)(torch.zeros(3, 1, 28, 28)).shape
+    torch.Size([3, 16])
     """
 
     def __init__(
         self,
-        width: int = 64,
+        width: int = 128,
         *,
-        layers: int = 2,
+        layers: int = 1,
         heads: int = 4,
+        stem: int = 0,
         channels: int = 1,
         size: int = 28,
         positions: Literal["learned", "sinusoidal", "none"] = "learned",
+        readout: Literal["flatten", "mean"] = "flatten",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        for name, value, right in (
+            ("positions", positions, ("learned", "sinusoidal", "none")),
+            ("readout", readout, ("flatten", "mean")),
+        ):
+            if value not in right:
+                raise ValueError(f"The {name} must be {' or '.join(right)}; found {value!r}.")
         if size % 4:
             raise ValueError(f"The image size must be a multiple of 4; found {size}.")
         if width % 8:
             raise ValueError(f"The width must be a multiple of 8; found {width}.")
-        if positions not in ("learned", "sinusoidal", "none"):
-            raise ValueError(
-                f"The positions must be learned, sinusoidal or none; found {positions!r}."
-            )
+        stem = stem or width // 2
+        if stem % 4:
+            raise ValueError(f"The stem must be a multiple of 4; found {stem}.")
         self.width, self.size, self.channels = width, size, channels
-        half = width // 2
-        self.bytes_per_example = 4 * half * size * size // 2
+        self.bytes_per_example = stem * size * size
         self.stem = nn.Sequential(
-            nn.Conv2d(channels, half, 3, padding=1, stride=2),
-            nn.GroupNorm(4, half),
+            convolve(channels, stem // 4),
             nn.ReLU(),
-            nn.Conv2d(half, width, 3, padding=1, stride=2),
-            nn.GroupNorm(4, width),
+            nn.MaxPool2d(2),
+            convolve(stem // 4, stem),
             nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(4, width),
+            nn.MaxPool2d(2),
+            Residual(stem),
+            convolve(stem, width, stride=2),
         )
-        self.positions: nn.Module = (
-            LearnedPositions(width, length=(size // 4) ** 2)
-            if positions == "learned"
-            else SinusoidalPositions(width)
-            if positions == "sinusoidal"
-            else nn.Identity()
-        )
+        tokens = ((size // 4 + 1) // 2) ** 2
+        self.positions: nn.Module = nn.Identity()
+        if positions == "learned":
+            self.positions = LearnedPositions(width, length=tokens)
+        elif positions == "sinusoidal":
+            self.positions = SinusoidalPositions(width)
         self.transformer = Transformer(width, layers=layers, heads=heads, dropout=dropout)
+        self.readout: nn.Module | None = None
+        if readout == "flatten":
+            self.readout = nn.Linear(tokens * width, width)
 
     def forward(self, x: Inputs) -> Tensor:
         if tuple(x.shape[1:]) != (self.channels, self.size, self.size):
@@ -135,7 +175,8 @@ class ImageEncoder(Encoder):
         dtype = self.transformer.norm.weight.dtype
         pixels = x.to(dtype) / 255 if x.dtype == torch.uint8 else x.to(dtype)
         tokens = self.stem(pixels).flatten(2).transpose(1, 2)
-        return self.transformer(self.positions(tokens)).mean(1)
+        tokens = self.transformer(self.positions(tokens))
+        return tokens.mean(1) if self.readout is None else self.readout(tokens.flatten(1))
 
 
 class VectorEncoder(Encoder):

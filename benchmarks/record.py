@@ -1,0 +1,58 @@
+"""Results as files: figures beside the machine and the versions that they were measured with."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def hardware() -> dict[str, Any]:
+    """What the figures were measured on."""
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].split(":", 1)[1].strip() if names else model
+    return {"processor": model, "cores": os.cpu_count(), "system": platform.system()}
+
+
+def record(name: str, figures: dict[str, Any]) -> None:
+    """Write and print the figures of one benchmark."""
+    packages = ("torch", "numpy", "lightning", "pillow", "matplotlib")
+    result = {
+        "command": " ".join(["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "hardware": hardware(),
+        "versions": {"python": platform.python_version()}
+        | {package: metadata.version(package) for package in packages},
+        **figures,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    print(json.dumps(figures, indent=2, ensure_ascii=False))
+
+
+def interleaved(
+    contenders: dict[str, Callable[[], Any]], *, rounds: int = 9, shortest: float = 0.2
+) -> dict[str, float]:
+    """Median seconds of processor time for one call of each contender, A B C A B C …."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for call in contenders.values():
+        call()
+    for _ in range(rounds):
+        for name, call in contenders.items():
+            calls, start = 0, time.process_time()
+            while (spent := time.process_time() - start) < shortest:
+                call()
+                calls += 1
+            times[name].append(spent / calls)
+    return {name: statistics.median(each) for name, each in times.items()}
