@@ -163,6 +163,8 @@ def ask(
 
     if not labelled:
         x, origins = read_inputs(inputs, **model.inputs)
+        texts = {f"text {place}": text for place, text in enumerate(inputs, start=1)}
+        origins = [texts.get(origin, origin) for origin in origins]
         return Answers(origins, task.class_names, answer(model, task, as_inputs(model, x)), None)
     truth: list[str] = []
     origins = []
