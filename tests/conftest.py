@@ -10,7 +10,7 @@ import torch
 from hypothesis import settings
 
 settings.register_profile(
-    "quickstudy", deadline=None, max_examples=25, derandomize=True, database=None
+    "quickstudy", deadline=None, max_examples=15, derandomize=True, database=None
 )
 settings.load_profile("quickstudy")
 torch.set_num_threads(1)

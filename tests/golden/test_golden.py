@@ -15,7 +15,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from learner_table import ROWS, Row, image_encoder
+from learner_table import ROWS, Row, TokenEncoder
 from quickstudy.episode import Episode, Task, collate
 
 GOLDEN = Path(__file__).with_name("outputs.json")
@@ -25,8 +25,8 @@ def episode() -> Episode:
     """Two ragged tasks of images that no generator has to remember."""
 
     def images(count: int, start: float) -> torch.Tensor:
-        waves = np.sin(start + np.arange(count * 64) * 0.7) / 2 + 0.5
-        return torch.from_numpy(waves.reshape(count, 1, 8, 8))
+        waves = np.sin(start + np.arange(count * 256) * 0.7) / 2 + 0.5
+        return torch.from_numpy(waves.reshape(count, 1, 16, 16))
 
     def task(way: int, shot: int, start: float) -> Task:
         labels = torch.arange(way).repeat(shot)
@@ -38,7 +38,7 @@ def episode() -> Episode:
 
 def outputs(row: Row) -> list:
     """Outputs and loss of a learner whose weights come from a formula."""
-    learner = row.build(image_encoder()).double().eval()
+    learner = row.build(TokenEncoder()).double().eval()
     with torch.no_grad():
         for place, tensor in enumerate(learner.state_dict().values()):
             waves = 0.5 * np.sin(1 + place + 1.3 * np.arange(tensor.numel()))
