@@ -24,11 +24,19 @@ def same(one: Any, other: Any) -> bool:
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
 
 
-@pytest.mark.parametrize("draws", [2, 40, 67], ids=["at once", "in the middle", "late"])
+@pytest.mark.parametrize(
+    ("draws", "precision"),
+    [(2, "32-true"), (40, "64-true"), (67, "bf16-mixed")],
+    ids=["at once", "in the middle", "late"],
+)
 def test_resumed_equals_uninterrupted(
-    draws: int, tmp_path: Path, toy: type[ToySource], monkeypatch: pytest.MonkeyPatch
+    draws: int,
+    precision: str,
+    tmp_path: Path,
+    toy: type[ToySource],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = toy_config(accumulate=2, average=0.9, steps=9)
+    config = toy_config(accumulate=2, average=0.9, steps=9, precision=precision)
     train(config, tmp_path / "whole", progress=False)
 
     monkeypatch.setattr(toy, "on_draw", staticmethod(signal_at(draws, signal.SIGTERM)))

@@ -250,6 +250,8 @@ def train(
     torch.manual_seed(config.training.seed)
     source = build_source(config.data)
     learner = build_learner(config.learner, config.encoder)
+    if config.training.precision == "64-true":
+        learner.double()  # Lightning would do it only after it has read a checkpoint into rounded weights
     source = with_features(source, learner.encoder)
     module, data = MetaTraining(learner, config), TaskData(source, config)
     path = out / "checkpoints" / "last.ckpt"

@@ -145,8 +145,10 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
             {"params": [p for p in weights if p.ndim > 1], "weight_decay": training.weight_decay},
             {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        # Gradient scaling, which 16-mixed needs, cannot clip with the fused kernel.
-        return torch.optim.AdamW(groups, lr=training.rate, fused=training.precision != "16-mixed")
+        fused = (
+            "mixed" not in training.precision
+        )  # Lightning does not clip for a fused one under autocast
+        return torch.optim.AdamW(groups, lr=training.rate, fused=fused)
 
     def on_train_start(self) -> None:
         if self.config.training.average and not self._average:
