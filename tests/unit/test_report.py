@@ -239,7 +239,10 @@ def test_colour_and_float_pictures_can_be_shown():
 @pytest.mark.parametrize(
     ("paired", "meaning"),
     [
-        ({"against": "b", "difference": 0.02, "ci95": 0.01}, r"\+2\.0 ± 1\.0 .* this model is better"),
+        (
+            {"against": "b", "difference": 0.02, "ci95": 0.01},
+            r"\+2\.0 ± 1\.0 .* this model is better",
+        ),
         ({"against": "b", "difference": -0.02, "ci95": 0.01}, "the other model is better"),
         ({"against": "", "difference": 0.01, "ci95": 0.01}, "Against the other .* no difference"),
     ],
