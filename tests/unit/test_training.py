@@ -16,10 +16,10 @@ sys.path.append(str(Path(__file__).parents[1] / "system"))
 from toy import ToySource, rows, toy_config
 
 from quickstudy import training
-from quickstudy.build import build_design, build_learner
+from quickstudy.build import build_learner
 from quickstudy.config import ConfigError, RunConfig, with_overrides
 from quickstudy.data import SOURCES
-from quickstudy.data.source import DataError, Episodes
+from quickstudy.data.source import DataError, EpisodeDesign, Episodes
 from quickstudy.episode import tree_map
 from quickstudy.training import TrainingError, train
 from quickstudy.training.module import MetaTraining
@@ -37,9 +37,8 @@ def by_hand(config: RunConfig) -> tuple[dict[str, torch.Tensor], list[torch.Tens
     source = ToySource()
     learner = build_learner(config.learner, config.encoder).double()
     count = part.steps * config.episode.tasks * part.accumulate
-    tasks = Episodes(
-        source, "train", build_design(config.episode), length=count, seed=part.seed, augment=True
-    )
+    design = EpisodeDesign(config.episode.way, config.episode.shot, config.episode.queries)
+    tasks = Episodes(source, "train", design, length=count, seed=part.seed, augment=True)
     weights = list(learner.parameters())
     optimizer = torch.optim.AdamW(
         [
