@@ -37,6 +37,9 @@ def test_resumed_equals_uninterrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = toy_config(accumulate=2, average=0.9, steps=9, precision=precision)
+    # Dropout must come out the same as well.
+    learner = "learner={name: in_context, width: 8, layers: 1, heads: 2, bank: 4, dropout: 0.2}"
+    config = with_overrides(config, [learner])
     train(config, tmp_path / "whole", progress=False)
 
     monkeypatch.setattr(toy, "on_draw", staticmethod(signal_at(draws, signal.SIGTERM)))

@@ -56,6 +56,7 @@ def toy_config(**training: Any) -> RunConfig:
     return parse_config(
         {
             "data": "toy",
+            "learner": {"name": "protonet", "distance": "cosine"},
             "encoder": {"name": "vector", "inputs": 4, "width": 8, "layers": 1},
             "episode": {**design, "tasks": 4},
             "validation": {**design, "episodes": 9, "every": 4},

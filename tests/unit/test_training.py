@@ -47,17 +47,18 @@ def by_hand(config: RunConfig) -> tuple[dict[str, torch.Tensor], list[torch.Tens
         ]
     )
     average = [w.detach().clone() for w in weights]
-    each = config.episode.tasks * part.accumulate
+    each = config.episode.tasks
     for step in range(part.steps):
-        drawn = [tasks[step * each + i] for i in range(each)]
-        batch = tree_map(lambda *t: torch.cat(t), *drawn)
-        batch = tree_map(lambda t: t.double() if t.is_floating_point() else t, batch)
         share = max(0, step - part.warmup) / (part.steps - part.warmup)
         for group in optimizer.param_groups:
             rise = min(1, (step + 1) / part.warmup)
             group["lr"] = part.rate * rise * 0.5 * (1 + math.cos(math.pi * share))
         optimizer.zero_grad()
-        learner(batch).backward()
+        for batch in range(step * part.accumulate, (step + 1) * part.accumulate):
+            drawn = [tasks[batch * each + i] for i in range(each)]
+            episode = tree_map(lambda *parts: torch.cat(parts), *drawn)
+            episode = tree_map(lambda t: t.double() if t.is_floating_point() else t, episode)
+            (learner(episode) / part.accumulate).backward()
         clip_grad_norm_(weights, part.clip)
         optimizer.step()
         decay = min(part.average, (1 + step) / (10 + step))
