@@ -1,8 +1,10 @@
-"""What every test shares: one thread, one seed, and no hurry for property tests."""
+"""What every test shares: one thread, one seed, a cache of its own, and no hurry for property tests."""
 
 from __future__ import annotations
 
+import os
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -29,3 +31,13 @@ def seed() -> int:
 def generator() -> torch.Generator:
     """A generator of its own for a test that draws."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One cache for all tests of a session, whatever the number of workers; never that of the person who runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        base = tmp_path_factory.getbasetemp()
+        shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+        patch.setenv("QUICKSTUDY_CACHE", str(shared / "cache"))
+        yield

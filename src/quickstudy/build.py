@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from quickstudy.config import EpisodeConfig, ValidationConfig
+from quickstudy.config import EpisodeConfig, RunConfig, ValidationConfig
 from quickstudy.data import SOURCES
-from quickstudy.data.source import EpisodeDesign, TaskSource
+from quickstudy.data.source import EpisodeDesign, Pool, TaskSource, fit_design
 from quickstudy.learners import LEARNERS
 from quickstudy.learners.base import Learner
 from quickstudy.nn import ENCODERS
@@ -238,11 +238,29 @@ def build_learner(
     return _make("learner", name, cls, (build_encoder(encoder, assets=assets),), options)
 
 
-def build_design(part: EpisodeConfig | ValidationConfig) -> EpisodeDesign:
-    """The shape of the tasks that a part of the configuration describes."""
-    return EpisodeDesign(
-        way=part.way, shot=part.shot, queries=part.queries, within_group=part.within_group
+def build_design(part: EpisodeConfig | ValidationConfig, pool: Pool) -> EpisodeDesign:
+    """The shape of the tasks that a part of the configuration describes; what it leaves open fits the pool."""
+    return fit_design(
+        pool,
+        way=part.way,
+        shot=part.shot,
+        queries=part.queries,
+        within_group=part.within_group,
+        most_way=part.most_way,
+        most_queries=part.most_queries,
     )
+
+
+def fitted(config: RunConfig, source: TaskSource) -> RunConfig:
+    """The same run with the shape of its tasks spelled out as the data allow, as it is saved beside its results."""
+    values = config.model_dump()
+    for part, pool in (
+        ("episode", source.pool("train")),
+        ("validation", source.pool("validation")),
+    ):
+        design = build_design(getattr(config, part), pool)
+        values[part] |= {"way": design.way, "queries": design.queries}
+    return RunConfig.model_validate(values)
 
 
 def names_and_summaries() -> dict[str, dict[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -22,14 +22,16 @@ class _Part(BaseModel):
 
 
 class _Design(_Part):
-    way: Span = 20
+    way: Span | None = None
     shot: Span = 1
-    queries: int = Field(default=5, ge=1)
+    queries: int | None = Field(default=None, ge=1)
     within_group: bool = False
 
     @field_validator("way", "shot")
     @classmethod
-    def _ascending(cls, value: Span, info: Any) -> Span:
+    def _ascending(cls, value: Span | None, info: Any) -> Span | None:
+        if value is None:
+            return None
         low, high = (value, value) if isinstance(value, int) else value
         least = 2 if info.field_name == "way" else 1
         if not least <= low <= high:
@@ -41,26 +43,34 @@ class EpisodeConfig(_Design):
     """The tasks that the learner is trained on.
 
     Args:
-        way: classes of a task, or [fewest, most].
+        way: classes of a task, or [fewest, most]; null for all that the data have, at most 60.
         shot: support examples of a class, or [fewest, most].
-        queries: query examples of a class.
+        queries: query examples of a class; null for what the smallest class leaves, at most 3.
         within_group: all classes of a task come from one group.
         tasks: tasks of a training step, over all processes together.
     """
 
-    tasks: int = Field(default=4, ge=1)
+    most_way: ClassVar[int] = 60
+    most_queries: ClassVar[int] = 3
+    tasks: int = Field(default=1, ge=1)
 
 
 class ValidationConfig(_Design):
     """The fixed tasks that choose the best weights.
 
     Args:
+        way: as in training, at most 20 when null.
+        shot: as in training.
+        queries: as in training, at most 5 when null.
+        within_group: as in training.
         episodes: number of tasks.
         every: training steps between two validations.
     """
 
-    episodes: int = Field(default=200, ge=2)
-    every: int = Field(default=100, ge=1)
+    most_way: ClassVar[int] = 20
+    most_queries: ClassVar[int] = 5
+    episodes: int = Field(default=60, ge=2)
+    every: int = Field(default=200, ge=1)
 
 
 class TrainingConfig(_Part):
@@ -86,16 +96,16 @@ class TrainingConfig(_Part):
         logger: csv, or tensorboard beside it.
     """
 
-    steps: int = Field(default=2000, ge=1)
+    steps: int = Field(default=1000, ge=1)
     minutes: float | None = Field(default=None, gt=0)
-    rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
+    rate: float = Field(default=4e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
     warmup: int = Field(default=50, ge=0)
     clip: float = Field(default=1.0, ge=0)
     accumulate: int = Field(default=1, ge=1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
     patience: int = Field(default=0, ge=0)
-    average: float = Field(default=0.99, ge=0, lt=1)
+    average: float = Field(default=0.995, ge=0, lt=1)
     seed: int = Field(default=0, ge=0)
     devices: int = Field(default=1, ge=1)
     nodes: int = Field(default=1, ge=1)

@@ -59,9 +59,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with a cache of its own, that holds a support set of pictures."""
+    """A folder to work in that holds a support set of pictures."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("QUICKSTUDY_CACHE", str(tmp_path / ".cache"))
     draw(tmp_path / "support" / "sun", 20, 3)
     draw(tmp_path / "support" / "moon", 21, 3)
     return tmp_path

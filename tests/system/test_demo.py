@@ -21,18 +21,15 @@ TOY = (
     *("--data", "toy", "--learner", "protonet", "--set", "encoder.inputs=4"),
     *("--set", "encoder.width=8", "--set", "encoder.layers=1", "--set", "episode.way=3"),
     *("--set", "validation.way=3", "--set", "validation.queries=2", "--set", "episode.queries=2"),
-    *("--set", "validation.episodes=4", "--set", "validation.every=4"),
+    *("--set", "validation.episodes=4", "--set", "validation.every=4", "--set", "episode.tasks=4"),
 )
 """A training of a second, on numbers; the encoder that fits them is found without being named."""
 
 
 @pytest.fixture
-def here(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """An empty folder to work in; the cache is elsewhere, and not that of the person who runs the test."""
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("QUICKSTUDY_CACHE", str(tmp_path_factory.mktemp("cache")))
     return tmp_path
 
 

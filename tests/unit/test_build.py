@@ -16,9 +16,9 @@ from quickstudy.build import (
     names_and_summaries,
     parse_spec,
 )
-from quickstudy.config import RunConfig
+from quickstudy.config import RunConfig, with_overrides
 from quickstudy.data import SOURCES
-from quickstudy.data.source import Pool, Split, TaskSource
+from quickstudy.data.source import EpisodeDesign, Pool, Split, TaskSource
 
 VECTOR = {"name": "vector", "inputs": 4, "width": 8, "layers": 1}
 
@@ -153,9 +153,23 @@ def test_encoder_and_learner_are_no_options_of_a_learner() -> None:
         build_learner({"name": "protonet", "encoder": "x"}, VECTOR)
 
 
-def test_a_config_becomes_a_design() -> None:
-    design = build_design(RunConfig().validation)
-    assert (design.way, design.shot, design.within_group) == (20, 1, False)
+def pool_of(*counts: int) -> Pool:
+    classes = len(counts)
+    groups = torch.arange(classes) % 2
+    names = [str(number) for number in range(classes)]
+    return Pool(torch.zeros(sum(counts), 2), torch.tensor(counts), names, groups, ["a", "b"])
+
+
+def test_what_a_config_leaves_open_fits_the_data() -> None:
+    config = RunConfig()
+    plenty, few = pool_of(*[20] * 70), pool_of(3, 4, 9)
+    assert build_design(config.episode, plenty) == EpisodeDesign(60, 1, 3)
+    assert build_design(config.validation, plenty) == EpisodeDesign(20, 1, 5)
+    assert build_design(config.episode, few) == EpisodeDesign(3, 1, 2)
+    inside = with_overrides(config, ["episode.within_group=true", "episode.queries=3"])
+    assert build_design(inside.episode, few) == EpisodeDesign(2, 1, 3, within_group=True)
+    asked = with_overrides(config, ["episode.way=7", "episode.shot=[1, 2]", "episode.queries=9"])
+    assert build_design(asked.episode, few) == EpisodeDesign(7, (1, 2), 9)
 
 
 def test_everything_that_can_be_built_has_a_summary() -> None:

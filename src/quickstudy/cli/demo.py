@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quickstudy.cli.console import command, print_result, say
-from quickstudy.cli.evaluate import print_scores, score
+from quickstudy.cli.evaluate import contest_for, print_scores, score
 from quickstudy.cli.tasks import ask, keep, learn, print_answers
 from quickstudy.cli.train import holds_run, train_into
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
     from quickstudy.config import RunConfig
     from quickstudy.data.source import EpisodeDesign, Pool, TaskSource
+
+MINUTES = 3
+"""Most minutes of training."""
 
 EPISODES = 600
 """Tasks that each score is a mean over."""
@@ -71,9 +74,10 @@ def demo(
     source = build_source(model.config.data)
 
     say("")
+    contest = contest_for(model, source)
     evaluations = []
     for design in designs():
-        evaluations.append(score(model, source, design, episodes=EPISODES))
+        evaluations.append(score(contest, model, design, episodes=EPISODES))
         print_scores(evaluations[-1])
         print_result("")
     folder, task_file = out / "new-alphabet", out / "new-alphabet.task"
@@ -95,6 +99,7 @@ def demo(
         run=out,
         source=source,
         episodes=REPORT_EPISODES,
+        contest=contest,
     )
     print_result("")
     print_next_steps(out, model)
@@ -127,10 +132,10 @@ def train_demo(out: Path, minutes: float | None) -> None:
 
 
 def starting_config() -> RunConfig:
-    """What the demo trains: the defaults."""
-    from quickstudy.config import RunConfig
+    """What the demo trains: the defaults, for at most so long as a person waits for a demo."""
+    from quickstudy.config import RunConfig, with_overrides
 
-    return RunConfig()
+    return with_overrides(RunConfig(), [f"training.minutes={MINUTES}"])
 
 
 def write_alphabet(folder: Path, source: TaskSource) -> None:

@@ -15,6 +15,7 @@ from quickstudy.cli.errors import WrongUse
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
     from quickstudy.data.source import EpisodeDesign, Split, TaskSource
+    from quickstudy.evaluation import Contest
 
 
 class SplitName(StrEnum):
@@ -77,16 +78,21 @@ def evaluate(
       quickstudy evaluate runs/demo/artifact --against runs/first/artifact --json
     """
     from quickstudy.artifact import load_artifact
-    from quickstudy.data.source import EpisodeDesign, span
+    from quickstudy.data.source import fit_design, span
 
     model = load_artifact(artifact)
     rival = None if against is None else load_artifact(against)
     usual = model.config.validation
-    design = EpisodeDesign(
-        way=way or usual.way,
+    source = fitting_source(model, data or model.config.data)
+    source.prepare(model.learner.encoder)
+    design = fit_design(
+        source.pool(split.value),
+        way=way,
         shot=shot or usual.shot,
-        queries=queries or usual.queries,
+        queries=queries,
         within_group=within_group,
+        most_way=span(usual.way or usual.most_way)[1],
+        most_queries=usual.queries or usual.most_queries,
     )
     bank = getattr(model.learner, "bank", None)
     if bank is not None and span(design.way)[1] > bank:
@@ -94,10 +100,8 @@ def evaluate(
             f"The model {artifact} knows tasks of at most {bank} classes, but --way is {design.way}; choose {bank} or "
             "fewer, or train a model with a larger learner.bank."
         )
-    source = fitting_source(model, data or model.config.data)
-    scores = score(
-        model, source, design, episodes=episodes, split=split.value, seed=seed, rival=rival
-    )
+    contest = contest_for(model, source, split=split.value, seed=seed, rival=rival)
+    scores = score(contest, model, design, episodes=episodes, rival=rival)
     if as_json:
         print_json(scores)
     else:
@@ -106,7 +110,7 @@ def evaluate(
         from quickstudy.report import write_report
 
         say("Drawing the report.")
-        write_report(report, artifact=model, evaluations=[scores], source=source)
+        write_report(report, artifact=model, evaluations=[scores], source=source, contest=contest)
         say(f"The report is in {report}.")
 
 
@@ -132,30 +136,52 @@ def fitting_source(model: Artifact, spec: str) -> TaskSource:
     return build_source(spec)
 
 
-def score(
+def contest_for(
     model: Artifact,
     source: TaskSource,
-    design: EpisodeDesign,
     *,
-    episodes: int,
     split: Split = "test",
     seed: int = 0,
     rival: Artifact | None = None,
+) -> Contest:
+    """A model, its baselines and perhaps a rival on the tasks of a source; examples are encoded once for all."""
+    from quickstudy.build import build_encoder
+    from quickstudy.evaluation import contest_of
+
+    pretrained = model.learner.encoder.pretrained
+    return contest_of(
+        model.learner,
+        source,
+        split=split,
+        seed=seed,
+        against=None if rival is None else rival.learner,
+        untrained=(lambda: build_encoder(model.config.encoder)) if pretrained else None,
+    )
+
+
+def score(
+    contest: Contest,
+    model: Artifact,
+    design: EpisodeDesign,
+    *,
+    episodes: int,
+    rival: Artifact | None = None,
 ) -> dict[str, Any]:
-    """The scores of a model on tasks of a source, behind a progress bar."""
+    """The scores of a model in a contest, behind a progress bar."""
     from quickstudy.evaluation import evaluate as run_evaluation
 
     with progress_bar(f"Scoring {design.way}-way {design.shot}-shot tasks") as advance:
         return run_evaluation(
             model.learner,
-            source,
-            split=split,
+            contest.source,
+            split=contest.split,
+            seed=contest.seed,
             design=design,
             episodes=episodes,
-            seed=seed,
             against=None if rival is None else rival.learner,
             against_name="" if rival is None else str(rival.path),
             progress=advance,
+            contest=contest,
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageFont
 
 from quickstudy.cache import Array, digest, remember
 from quickstudy.data.augment import Variation, vary
@@ -67,7 +67,7 @@ DRAWN = Variation(turn=20, scale=0.25, shear=0.25, shift=0.1, wave=0.03, weight=
 """How far two examples of a letter differ beside their face."""
 
 
-TRAINING = Variation(turn=10, scale=0.15, shear=0.15, shift=0.05, wave=0.02, weight=0.5, lean=0.7)
+TRAINING = Variation(turn=10, scale=0.15, shear=0.15, shift=0.05, wave=0.02, weight=0.9, lean=0.85)
 """How far training examples are varied once more, afresh in every episode."""
 
 
@@ -91,15 +91,11 @@ def draw(character: str, font: ImageFont.FreeTypeFont) -> Array:
 
     Proportions are kept, so a dash stays a dash.
     """
-    left, top, right, bottom = font.getbbox(character)
-    wide, high = int(right - left), int(bottom - top)
-    image = Image.new("L", (wide, high))
-    ImageDraw.Draw(image).text((-left, -top), character, font=font, fill=255)
-    side = int(CANVAS * 0.72)
-    scale = side / max(wide, high)
-    image = image.resize(
-        (max(1, round(wide * scale)), max(1, round(high * scale))), Image.Resampling.BILINEAR
-    )
+    ink = font.getmask(character)
+    image = Image.frombytes("L", ink.size, bytes(ink))
+    scale = 0.72 * CANVAS / max(image.size)
+    wide, high = (max(1, round(side * scale)) for side in image.size)
+    image = image.resize((wide, high), Image.Resampling.BILINEAR)
     canvas = Image.new("L", (CANVAS, CANVAS))
     canvas.paste(image, ((CANVAS - image.width) // 2, (CANVAS - image.height) // 2))
     return np.asarray(canvas)

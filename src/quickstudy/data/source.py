@@ -190,6 +190,38 @@ def check_design(pool: Pool, design: EpisodeDesign) -> None:
     )
 
 
+def fit_design(
+    pool: Pool,
+    *,
+    way: int | tuple[int, int] | None,
+    shot: int | tuple[int, int],
+    queries: int | None,
+    within_group: bool,
+    most_way: int,
+    most_queries: int,
+) -> EpisodeDesign:
+    """A design that a pool can fill, where way or queries are left open.
+
+    Open queries are what the smallest class leaves beside its support, at most ``most_queries``; an open way is all
+    classes with enough examples, of the largest group if tasks stay within one, at most ``most_way``.
+
+    >>> pool = Pool(torch.zeros(7, 2), torch.tensor([3, 4]), ["a", "b"], torch.zeros(2).long(), ["all"])
+    >>> fit_design(pool, way=None, shot=1, queries=None, within_group=False, most_way=9, most_queries=9)
+    EpisodeDesign(way=2, shot=1, queries=2, within_group=False)
+    """
+    largest = span(shot)[1]
+    if queries is None:
+        left = int(pool.counts.min()) - largest if pool.classes else 0
+        queries = min(most_queries, max(1, left))
+    if way is None:
+        enough = pool.counts >= largest + queries
+        available = int(enough.sum())
+        if within_group:
+            available = int(pool.groups[enough].bincount().max()) if available else 0
+        way = min(most_way, max(2, available))
+    return EpisodeDesign(way, shot, queries, within_group)
+
+
 def index_generator(seed: int, split: str, index: int) -> torch.Generator:
     """The random generator of one index of one split: the same in every process and on every run."""
     key = hashlib.blake2b(f"{seed} {split} {index}".encode(), digest_size=8).digest()

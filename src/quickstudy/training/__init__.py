@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from quickstudy.artifact import Artifact, save_artifact
-from quickstudy.build import build_learner, build_source
+from quickstudy.build import build_learner, build_source, fitted
 from quickstudy.config import ConfigError, RunConfig, config_to_yaml, parse_config
 from quickstudy.data.features import with_features
 from quickstudy.data.source import TaskSource
@@ -253,6 +253,7 @@ def train(
     if config.training.precision == "64-true":
         learner.double()  # Lightning would do it only after it has read a checkpoint into rounded weights
     source = with_features(source, learner.encoder)
+    config = fitted(config, source)
     module, data = MetaTraining(learner, config), TaskData(source, config)
     path = out / "checkpoints" / "last.ckpt"
     begun = resume and path.exists()

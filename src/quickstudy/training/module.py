@@ -66,7 +66,7 @@ class TaskData(pl.LightningDataModule):  # type: ignore[misc]
         self.training = Episodes(
             source,
             "train",
-            build_design(config.episode),
+            build_design(config.episode, source.pool("train")),
             length=training.steps * training.accumulate * config.episode.tasks,
             seed=training.seed,
             augment=True,
@@ -74,7 +74,7 @@ class TaskData(pl.LightningDataModule):  # type: ignore[misc]
         self.validation = Episodes(
             source,
             "validation",
-            build_design(validation),
+            build_design(validation, source.pool("validation")),
             length=validation.episodes,
             seed=VALIDATION_SEED,
         )
