@@ -247,7 +247,7 @@ def build_design(part: EpisodeConfig | ValidationConfig, pool: Pool) -> EpisodeD
         queries=part.queries,
         within_group=part.within_group,
         most_way=part.most_way,
-        most_queries=part.most_queries,
+        examples=part.examples,
     )
 
 

@@ -43,15 +43,15 @@ class EpisodeConfig(_Design):
     """The tasks that the learner is trained on.
 
     Args:
-        way: classes of a task, or [fewest, most]; null for all that the data have, at most 60.
+        way: classes of a task, or [fewest, most]; null for all that the data have, at most 120.
         shot: support examples of a class, or [fewest, most].
-        queries: query examples of a class; null for what the smallest class leaves, at most 3.
+        queries: query examples of a class; null for what brings a task to 240 examples.
         within_group: all classes of a task come from one group.
         tasks: tasks of a training step, over all processes together.
     """
 
-    most_way: ClassVar[int] = 60
-    most_queries: ClassVar[int] = 3
+    most_way: ClassVar[int] = 120
+    examples: ClassVar[int] = 240
     tasks: int = Field(default=1, ge=1)
 
 
@@ -61,14 +61,14 @@ class ValidationConfig(_Design):
     Args:
         way: as in training, at most 20 when null.
         shot: as in training.
-        queries: as in training, at most 5 when null.
+        queries: as in training; null for what brings a task to 120 examples.
         within_group: as in training.
         episodes: number of tasks.
         every: training steps between two validations.
     """
 
     most_way: ClassVar[int] = 20
-    most_queries: ClassVar[int] = 5
+    examples: ClassVar[int] = 120
     episodes: int = Field(default=60, ge=2)
     every: int = Field(default=200, ge=1)
 
@@ -98,7 +98,7 @@ class TrainingConfig(_Part):
 
     steps: int = Field(default=1000, ge=1)
     minutes: float | None = Field(default=None, gt=0)
-    rate: float = Field(default=4e-3, gt=0)
+    rate: float = Field(default=5e-3, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
     warmup: int = Field(default=50, ge=0)
     clip: float = Field(default=1.0, ge=0)

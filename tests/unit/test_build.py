@@ -162,8 +162,8 @@ def pool_of(*counts: int) -> Pool:
 
 def test_what_a_config_leaves_open_fits_the_data() -> None:
     config = RunConfig()
-    plenty, few = pool_of(*[20] * 70), pool_of(3, 4, 9)
-    assert build_design(config.episode, plenty) == EpisodeDesign(60, 1, 3)
+    plenty, few = pool_of(*[20] * 150), pool_of(3, 4, 9)
+    assert build_design(config.episode, plenty) == EpisodeDesign(120, 1, 1)
     assert build_design(config.validation, plenty) == EpisodeDesign(20, 1, 5)
     assert build_design(config.episode, few) == EpisodeDesign(3, 1, 2)
     inside = with_overrides(config, ["episode.within_group=true", "episode.queries=3"])

@@ -34,6 +34,9 @@ REPORT_EPISODES = 100
 SCRIPT = "Georgian"
 """The script that is learned as a new task; no letter of it is in training or validation."""
 
+ALPHABET = "GEORGIAN LETTER "
+"""How the Unicode names of its modern letters begin; the script has two older alphabets as well."""
+
 LETTERS = 5
 SUPPORT = 3
 QUERIES = 2
@@ -158,10 +161,10 @@ def write_alphabet(folder: Path, source: TaskSource) -> None:
 
 
 def letters_of(pool: Pool, script: str) -> Sequence[int]:
-    """The classes of one script."""
+    """The classes of one script that are letters of its modern alphabet."""
     group = list(pool.group_names).index(script)
     found: list[int] = (pool.groups == group).nonzero().flatten().tolist()
-    return found
+    return [each for each in found if unicodedata.name(pool.class_names[each]).startswith(ALPHABET)]
 
 
 def letter_name(character: str) -> str:

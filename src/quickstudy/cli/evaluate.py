@@ -92,7 +92,7 @@ def evaluate(
         queries=queries,
         within_group=within_group,
         most_way=span(usual.way or usual.most_way)[1],
-        most_queries=usual.queries or usual.most_queries,
+        examples=usual.examples,
     )
     bank = getattr(model.learner, "bank", None)
     if bank is not None and span(design.way)[1] > bank:

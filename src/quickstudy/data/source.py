@@ -198,27 +198,27 @@ def fit_design(
     queries: int | None,
     within_group: bool,
     most_way: int,
-    most_queries: int,
+    examples: int,
 ) -> EpisodeDesign:
     """A design that a pool can fill, where way or queries are left open.
 
-    Open queries are what the smallest class leaves beside its support, at most ``most_queries``; an open way is all
-    classes with enough examples, of the largest group if tasks stay within one, at most ``most_way``.
+    An open way is all classes with enough examples, of the largest group if tasks stay within one, at most
+    ``most_way``. Open queries bring a task to about ``examples`` examples, as far as its smallest class allows.
 
     >>> pool = Pool(torch.zeros(7, 2), torch.tensor([3, 4]), ["a", "b"], torch.zeros(2).long(), ["all"])
-    >>> fit_design(pool, way=None, shot=1, queries=None, within_group=False, most_way=9, most_queries=9)
+    >>> fit_design(pool, way=None, shot=1, queries=None, within_group=False, most_way=9, examples=99)
     EpisodeDesign(way=2, shot=1, queries=2, within_group=False)
     """
     largest = span(shot)[1]
-    if queries is None:
-        left = int(pool.counts.min()) - largest if pool.classes else 0
-        queries = min(most_queries, max(1, left))
+    enough = pool.counts >= largest + (queries or 1)
     if way is None:
-        enough = pool.counts >= largest + queries
         available = int(enough.sum())
-        if within_group:
-            available = int(pool.groups[enough].bincount().max()) if available else 0
+        if within_group and available:
+            available = int(pool.groups[enough].bincount().max())
         way = min(most_way, max(2, available))
+    if queries is None:
+        left = int(pool.counts[enough].min()) - largest if bool(enough.any()) else 1
+        queries = max(1, min(left, examples // span(way)[1] - largest))
     return EpisodeDesign(way, shot, queries, within_group)
 
 

@@ -15,7 +15,7 @@ from quickstudy.episode import Inputs, leaves, take_tasks, tree_map
 from quickstudy.nn.layers import Norm, Transformer
 from quickstudy.nn.positions import LearnedPositions, SinusoidalPositions
 
-LARGEST_CPU_TENSOR = 4_000_000
+LARGEST_CPU_TENSOR = 6_100_000
 """Bytes of one activation map above which examples go through a CPU in pieces: larger tensors leave the cache."""
 
 
@@ -147,14 +147,18 @@ class ImageEncoder(Encoder):
         self.bytes_per_example = stem * size * size
         self.stem = nn.Sequential(
             convolve(channels, stem // 4),
-            nn.ReLU(),
             nn.MaxPool2d(2),
+            nn.ReLU(),
             convolve(stem // 4, stem),
-            nn.ReLU(),
             nn.MaxPool2d(2),
+            nn.ReLU(),
             Residual(stem),
             convolve(stem, width, stride=2),
         )
+        # Pixel by pixel in memory, convolutions and pooling are a sixth faster on a CPU.
+        for layer in self.stem.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
         tokens = ((size // 4 + 1) // 2) ** 2
         self.positions: nn.Module = nn.Identity()
         if positions == "learned":
