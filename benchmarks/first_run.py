@@ -36,6 +36,7 @@ def main() -> None:
             start = time.perf_counter()
             subprocess.run(command, cwd=clone, env=environment, check=True)
             seconds[name] = round(time.perf_counter() - start, 1)
+            print(name, seconds[name], flush=True)
     record("first_run", {"pip_cache": chosen.cache, "seconds": seconds})
 
 

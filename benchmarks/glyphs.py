@@ -10,10 +10,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
+
 from quickstudy.build import build_source
-from quickstudy.config import RunConfig, with_overrides
+from quickstudy.cli.demo import starting_config
+from quickstudy.config import with_overrides
 from quickstudy.data.source import EpisodeDesign
-from quickstudy.evaluation import evaluate, interval
+from quickstudy.evaluation import contest_of, evaluate, interval
 from quickstudy.training import train
 from record import record
 
@@ -25,9 +28,9 @@ def main() -> None:
     parser.add_argument("--omniglot", metavar="FOLDER")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     chosen = parser.parse_args()
-    sources = {"glyphs": "glyphs"}
+    sources = {"glyphs": build_source("glyphs")}
     if chosen.omniglot:
-        sources["omniglot"] = f"omniglot:{chosen.omniglot}"
+        sources["omniglot"] = build_source(f"omniglot:{chosen.omniglot}")
     designs = {
         "5-way 1-shot": EpisodeDesign(5, 1, 5),
         "20-way 1-shot": EpisodeDesign(20, 1, 5),
@@ -36,29 +39,24 @@ def main() -> None:
     }
     runs = []
     for seed in chosen.seeds:
-        config = with_overrides(RunConfig(), [f"training.seed={seed}"])
+        config = with_overrides(starting_config(), [f"training.seed={seed}"])
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             artifact = train(config, Path(folder) / "run", progress=True)
             seconds = time.perf_counter() - start
-        scores = {
-            name: {
+        scores = {}
+        for name, source in sources.items():
+            first = seed == chosen.seeds[0]
+            contest = contest_of(artifact.learner, source, baselines=first)
+            scores[name] = {
                 shape: evaluate(
-                    artifact.learner,
-                    build_source(spec),
-                    design=design,
-                    episodes=EPISODES,
-                    baselines=seed == chosen.seeds[0],
+                    artifact.learner, source, design=design, episodes=EPISODES, contest=contest
                 )
                 for shape, design in designs.items()
             }
-            for name, spec in sources.items()
-        }
         runs.append({"seed": seed, "training_seconds": seconds, "scores": scores})
     over_seeds = {}
     if len(runs) > 1:
-        import torch
-
         for name in sources:
             for shape in designs:
                 means = torch.tensor([run["scores"][name][shape]["mean"] for run in runs])
@@ -66,7 +64,11 @@ def main() -> None:
                 over_seeds[f"{name} {shape}"] = {"mean": mean, "ci95_over_seeds": ci95}
     record(
         "glyphs",
-        {"config": RunConfig().model_dump(mode="json"), "over_seeds": over_seeds, "runs": runs},
+        {
+            "config": starting_config().model_dump(mode="json"),
+            "over_seeds": over_seeds,
+            "runs": runs,
+        },
     )
 
 

@@ -30,7 +30,7 @@ def record(name: str, figures: dict[str, Any]) -> None:
     """Write and print the figures of one benchmark."""
     packages = ("torch", "numpy", "lightning", "pillow", "matplotlib")
     result = {
-        "command": " ".join(["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": f"python benchmarks/{Path(sys.argv[0]).name}",
         "hardware": hardware(),
         "versions": {"python": platform.python_version()}
         | {package: metadata.version(package) for package in packages},
