@@ -15,7 +15,7 @@ import torch
 from quickstudy.build import build_source
 from quickstudy.cli.demo import starting_config
 from quickstudy.config import with_overrides
-from quickstudy.data.source import EpisodeDesign
+from quickstudy.data.draw import EpisodeDesign
 from quickstudy.evaluation import contest_of, evaluate, interval
 from quickstudy.training import train
 from record import record

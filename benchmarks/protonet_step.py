@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from quickstudy.data.source import EpisodeDesign, Episodes
+from quickstudy.data.draw import EpisodeDesign, Episodes
 from quickstudy.episode import Inputs, take_tasks
 from quickstudy.functional import keep_large_blocks
 from quickstudy.learners import LEARNERS

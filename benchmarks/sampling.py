@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import torch
 
-from quickstudy.data.source import EpisodeDesign, Episodes, Pool, Split, TaskSource
+from quickstudy.data.draw import EpisodeDesign, Episodes
+from quickstudy.data.source import Pool, Split, TaskSource
 from record import interleaved, record
 
 CLASSES, EXAMPLES, TASKS = 1623, 20, 16

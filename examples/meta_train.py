@@ -9,7 +9,7 @@ from pathlib import Path
 
 from quickstudy.build import build_source
 from quickstudy.config import RunConfig, with_overrides
-from quickstudy.data.source import EpisodeDesign
+from quickstudy.data.draw import EpisodeDesign
 from quickstudy.evaluation import contest_of, evaluate
 from quickstudy.report import write_report
 from quickstudy.training import train

@@ -15,7 +15,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from quickstudy.config import EpisodeConfig, RunConfig, ValidationConfig
 from quickstudy.data import SOURCES
-from quickstudy.data.source import EpisodeDesign, Pool, TaskSource, fit_design
+from quickstudy.data.draw import EpisodeDesign, fit_design
+from quickstudy.data.source import Pool, TaskSource
 from quickstudy.learners import LEARNERS
 from quickstudy.learners.base import Learner
 from quickstudy.nn import ENCODERS

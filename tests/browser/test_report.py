@@ -13,7 +13,7 @@ import torch
 from quickstudy.artifact import Artifact
 from quickstudy.build import build_source
 from quickstudy.config import RunConfig
-from quickstudy.data.source import EpisodeDesign
+from quickstudy.data.draw import EpisodeDesign
 from quickstudy.evaluation import contest_of, evaluate
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.nn.encoders import ImageEncoder

@@ -9,7 +9,7 @@ import pytest
 from quickstudy.build import build_source
 from quickstudy.cli.demo import starting_config
 from quickstudy.config import RunConfig, with_overrides
-from quickstudy.data.source import EpisodeDesign
+from quickstudy.data.draw import EpisodeDesign
 from quickstudy.evaluation import contest_of, evaluate
 from quickstudy.training import train
 

@@ -18,7 +18,8 @@ from quickstudy.build import (
 )
 from quickstudy.config import RunConfig, with_overrides
 from quickstudy.data import SOURCES
-from quickstudy.data.source import EpisodeDesign, Pool, Split, TaskSource
+from quickstudy.data.draw import EpisodeDesign
+from quickstudy.data.source import Pool, Split, TaskSource
 
 VECTOR = {"name": "vector", "inputs": 4, "width": 8, "layers": 1}
 

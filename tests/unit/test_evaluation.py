@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy import evaluation
-from quickstudy.data.source import DataError, EpisodeDesign, Episodes, Pool, TaskSource
+from quickstudy.data.draw import EpisodeDesign, Episodes
+from quickstudy.data.source import DataError, Pool, TaskSource
 from quickstudy.episode import Context, Examples
 from quickstudy.evaluation import contest as contest_module
 from quickstudy.evaluation.contest import BagOfTokens, Contest, EncodedPool, FixedPool

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from quickstudy.data.draw import EpisodeDesign, Episodes
 from quickstudy.data.features import with_features
-from quickstudy.data.source import DataError, EpisodeDesign, Episodes
+from quickstudy.data.source import DataError
 from quickstudy.data.text import TextSource
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.nn.encoders import Encoder, VectorEncoder, encode

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from quickstudy.data.decoding import by_area, decode, read_images, to_pixels
+from quickstudy.data.draw import EpisodeDesign, Episodes
 from quickstudy.data.images import ImageSource
-from quickstudy.data.source import DataError, DataNote, EpisodeDesign, Episodes
+from quickstudy.data.source import DataError, DataNote
 
 
 def picture(file: Path) -> Path:

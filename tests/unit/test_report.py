@@ -11,7 +11,8 @@ import torch
 
 from quickstudy.artifact import Artifact
 from quickstudy.config import RunConfig
-from quickstudy.data.source import EpisodeDesign, Pool, TaskSource
+from quickstudy.data.draw import EpisodeDesign
+from quickstudy.data.source import Pool, TaskSource
 from quickstudy.data.text import TextSource
 from quickstudy.evaluation import calibrate, evaluate
 from quickstudy.learners.metric import ProtoNet

@@ -10,16 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quickstudy.data.source import (
-    DataError,
-    EpisodeDesign,
-    Episodes,
-    Pool,
-    Split,
-    TaskSource,
-    distinct,
-    fit_design,
-)
+from quickstudy.data.draw import EpisodeDesign, Episodes, distinct, fit_design
+from quickstudy.data.source import DataError, Pool, Split, TaskSource
 from quickstudy.episode import Episode, leaves
 
 

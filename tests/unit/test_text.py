@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from quickstudy.data.draw import EpisodeDesign, Episodes
 from quickstudy.data.records import read_records
-from quickstudy.data.source import DataError, DataNote, EpisodeDesign, Episodes
+from quickstudy.data.source import DataError, DataNote
 from quickstudy.data.text import TextSource
 
 

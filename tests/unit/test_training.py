@@ -19,7 +19,8 @@ from quickstudy import training
 from quickstudy.build import build_learner
 from quickstudy.config import ConfigError, RunConfig, with_overrides
 from quickstudy.data import SOURCES
-from quickstudy.data.source import DataError, EpisodeDesign, Episodes
+from quickstudy.data.draw import EpisodeDesign, Episodes
+from quickstudy.data.source import DataError
 from quickstudy.episode import tree_map
 from quickstudy.training import TrainingError, train
 from quickstudy.training.module import MetaTraining

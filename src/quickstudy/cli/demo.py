@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from quickstudy.artifact import Artifact
     from quickstudy.config import RunConfig
-    from quickstudy.data.source import EpisodeDesign, Pool, TaskSource
+    from quickstudy.data.draw import EpisodeDesign
+    from quickstudy.data.source import Pool, TaskSource
 
 MINUTES = 3
 """Most minutes of training."""
@@ -110,7 +111,7 @@ def demo(
 
 def designs() -> list[EpisodeDesign]:
     """The tasks that the demo scores: letters of all new scripts, then letters of one script."""
-    from quickstudy.data.source import EpisodeDesign
+    from quickstudy.data.draw import EpisodeDesign
 
     return [
         EpisodeDesign(way=20, shot=1, queries=5),

@@ -14,7 +14,8 @@ from quickstudy.cli.errors import WrongUse
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
-    from quickstudy.data.source import EpisodeDesign, Split, TaskSource
+    from quickstudy.data.draw import EpisodeDesign
+    from quickstudy.data.source import Split, TaskSource
     from quickstudy.evaluation import Contest
 
 
@@ -78,7 +79,7 @@ def evaluate(
       quickstudy evaluate runs/demo/artifact --against runs/first/artifact --json
     """
     from quickstudy.artifact import load_artifact
-    from quickstudy.data.source import fit_design, span
+    from quickstudy.data.draw import fit_design, span
 
     model = load_artifact(artifact)
     rival = None if against is None else load_artifact(against)

@@ -9,14 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from quickstudy.data.source import (
-    DataError,
-    EpisodeDesign,
-    Episodes,
-    Split,
-    TaskSource,
-    check_design,
-)
+from quickstudy.data.draw import EpisodeDesign, Episodes, check_design
+from quickstudy.data.source import DataError, Split, TaskSource
 from quickstudy.episode import leaves
 from quickstudy.evaluation.calibration import Calibration, calibrate, confusion
 from quickstudy.evaluation.contest import (

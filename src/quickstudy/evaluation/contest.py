@@ -13,8 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from quickstudy.data.draw import EpisodeDesign, Episodes
 from quickstudy.data.features import with_features
-from quickstudy.data.source import EpisodeDesign, Episodes, Pool, Split, TaskSource
+from quickstudy.data.source import Pool, Split, TaskSource
 from quickstudy.episode import Episode, Inputs, leaves, tree_map, without_support
 from quickstudy.learners.base import Learner
 from quickstudy.nn.encoders import Encoder, RawEncoder, encode

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from quickstudy.data.source import EpisodeDesign, Split, TaskSource, span
+from quickstudy.data.draw import EpisodeDesign, span
+from quickstudy.data.source import Split, TaskSource
 from quickstudy.evaluation import Contest, accuracy_by_shot, calibration, contest_of
 from quickstudy.likelihood import Categorical
 from quickstudy.report import page, words

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from quickstudy.data.source import EpisodeDesign, Episodes, Pool, Split, TaskSource, span
+from quickstudy.data.draw import EpisodeDesign, Episodes, span
+from quickstudy.data.source import Pool, Split, TaskSource
 from quickstudy.data.text import TextSource
 from quickstudy.episode import leaves
 from quickstudy.evaluation import answer_batch, answering

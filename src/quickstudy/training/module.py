@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from quickstudy.build import build_design
 from quickstudy.config import ConfigError, RunConfig
-from quickstudy.data.source import Episodes, TaskSource
+from quickstudy.data.draw import Episodes
+from quickstudy.data.source import TaskSource
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import Episode, tree_map
 from quickstudy.learners.base import Learner
