@@ -239,27 +239,40 @@ def build_learner(
     return _make("learner", name, cls, (build_encoder(encoder, assets=assets),), options)
 
 
-def build_design(part: EpisodeConfig | ValidationConfig, pool: Pool) -> EpisodeDesign:
-    """The shape of the tasks that a part of the configuration describes; what it leaves open fits the pool."""
+def build_design(
+    part: EpisodeConfig | ValidationConfig, pool: Pool, *, most_way: int | None = None
+) -> EpisodeDesign:
+    """The shape of the tasks that a part of the configuration describes; what it leaves open fits the pool.
+
+    Args:
+        part: of the configuration.
+        pool: what tasks are drawn from.
+        most_way: no more classes than so many where the way is left open.
+    """
     return fit_design(
         pool,
         way=part.way,
         shot=part.shot,
         queries=part.queries,
         within_group=part.within_group,
-        most_way=part.most_way,
+        most_way=min(part.most_way, most_way or part.most_way),
         examples=part.examples,
     )
 
 
-def fitted(config: RunConfig, source: TaskSource) -> RunConfig:
-    """The same run with the shape of its tasks spelled out as the data allow, as it is saved beside its results."""
+INNER_LOOP_WAY = 20
+"""Most classes of a task, where the way is left open, for learners that take derivatives while they adapt."""
+
+
+def fitted(config: RunConfig, source: TaskSource, learner: Learner) -> RunConfig:
+    """The same run with the shape of its tasks spelled out as data and learner allow, as it is saved beside results."""
+    most_way = getattr(learner, "bank", INNER_LOOP_WAY if learner.inner_loop else None)
     values = config.model_dump()
     for part, pool in (
         ("episode", source.pool("train")),
         ("validation", source.pool("validation")),
     ):
-        design = build_design(getattr(config, part), pool)
+        design = build_design(getattr(config, part), pool, most_way=most_way)
         values[part] |= {"way": design.way, "queries": design.queries}
     return RunConfig.model_validate(values)
 

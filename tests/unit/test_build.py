@@ -13,6 +13,7 @@ from quickstudy.build import (
     build_encoder,
     build_learner,
     build_source,
+    fitted,
     names_and_summaries,
     parse_spec,
 )
@@ -169,8 +170,22 @@ def test_what_a_config_leaves_open_fits_the_data() -> None:
     assert build_design(config.episode, few) == EpisodeDesign(3, 1, 2)
     inside = with_overrides(config, ["episode.within_group=true", "episode.queries=3"])
     assert build_design(inside.episode, few) == EpisodeDesign(2, 1, 3, within_group=True)
+    assert build_design(config.episode, plenty, most_way=12) == EpisodeDesign(12, 1, 19)
     asked = with_overrides(config, ["episode.way=7", "episode.shot=[1, 2]", "episode.queries=9"])
     assert build_design(asked.episode, few) == EpisodeDesign(7, (1, 2), 9)
+
+
+@pytest.mark.parametrize(
+    ("learner", "way"),
+    [("protonet", 120), ("maml", 20), ({"name": "in_context", "bank": 30}, 30)],
+)
+def test_open_ways_fit_the_learner(learner: Any, way: int) -> None:
+    config = RunConfig(learner=learner)
+    plenty = pool_of(*[20] * 150)
+    source = Odd()
+    source.pool = lambda split: plenty  # type: ignore[method-assign]
+    run = fitted(config, source, build_learner(config.learner, VECTOR))
+    assert (run.episode.way, run.validation.way) == (way, 20)
 
 
 def test_everything_that_can_be_built_has_a_summary() -> None:

@@ -253,7 +253,7 @@ def train(
     if config.training.precision == "64-true":
         learner.double()  # Lightning would do it only after it has read a checkpoint into rounded weights
     source = with_features(source, learner.encoder)
-    config = fitted(config, source)
+    config = fitted(config, source, learner)
     module, data = MetaTraining(learner, config), TaskData(source, config)
     path = out / "checkpoints" / "last.ckpt"
     begun = resume and path.exists()
