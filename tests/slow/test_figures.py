@@ -29,24 +29,15 @@ def test_the_demo_reads_scripts_it_has_never_seen(tmp_path: Path) -> None:
         assert scores["baselines"]["nearest_mean_raw_inputs"]["mean"] < 0.25
 
 
-@pytest.mark.parametrize(
-    ("learner", "least"), [("ridge", 0.60), ("in_context", 0.60), ("maml", 0.40)]
-)
-def test_every_learner_learns_letters(learner: str, least: float, tmp_path: Path) -> None:
-    """In a few hundred steps, far above the 20 % of guessing and the 45 % of nearest pixels."""
+@pytest.mark.parametrize("learner", ["ridge", "in_context"])
+def test_learners_learn_letters(learner: str, tmp_path: Path) -> None:
+    """In a few hundred steps, far above the 20 % of guessing and the 40 % of nearest pixels."""
     settings = ["training.steps=300", "episode.way=20", "episode.queries=4", "encoder.width=64"]
-    if learner == "maml":
-        settings += [
-            "episode.way=5",
-            "episode.tasks=4",
-            "learner.order=first",
-            "training.rate=1e-3",
-        ]
     config = with_overrides(RunConfig(learner={"name": learner}), settings)
     artifact = train(config, tmp_path, progress=False)
     design = EpisodeDesign(5, 1, 5)
     scores = evaluate(
         artifact.learner, build_source("glyphs"), design=design, episodes=200, baselines=False
     )
-    assert scores["mean"] > least
+    assert scores["mean"] > 0.60
     assert scores["before_adaptation"]["mean"] == pytest.approx(0.2, abs=0.02)
