@@ -1,7 +1,7 @@
 """A ProtoNet training step: all tasks in one batch against a loop over tasks, and its share of the matmul peak.
 
 The model is a Transformer over 49 patches of 4 x 4 pixels with four layers; the task is 5-way 1-shot with 15 queries a
-class, 8 tasks a step. Useful work is counted as matrix products only, three times the forward pass.
+class, 4 tasks a step. Useful work is counted as matrix products only, three times the forward pass.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from quickstudy.nn.positions import LearnedPositions
 from record import interleaved, record
 from sampling import Noise
 
-TASKS, TOKENS, PATCH, LAYERS = 8, 49, 16, 4
+TASKS, TOKENS, PATCH, LAYERS = 4, 49, 16, 4
 
 
 class PatchEncoder(Encoder):
