@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quickstudy.data.draw import EpisodeDesign, Episodes, distinct, fit_design
+from quickstudy.data.draw import EpisodeDesign, Episodes, distinct_numbers, fit_design
 from quickstudy.data.source import DataError, Pool, Split, TaskSource
 from quickstudy.episode import Episode, leaves
 
@@ -116,7 +116,7 @@ def test_the_number_of_a_class_says_nothing() -> None:
 
 @pytest.mark.parametrize(("count", "below"), [(2, 40), (3, 4)])
 def test_distinct_numbers_are_even(count: int, below: int) -> None:
-    drawn = distinct(20000, count, below, torch.Generator().manual_seed(1))
+    drawn = distinct_numbers(20000, count, below, torch.Generator().manual_seed(1))
     assert all(len(set(row)) == count for row in drawn[:500].tolist())
     for column in drawn.T:
         seen = column.bincount(minlength=below).double()

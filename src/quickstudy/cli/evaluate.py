@@ -90,7 +90,7 @@ def evaluate(
         source.pool(split.value),
         way=way,
         shot=shot or usual.shot,
-        queries=queries,
+        queries=queries or usual.queries,
         within_group=within_group,
         most_way=span(usual.way or usual.most_way)[1],
         examples=usual.examples,

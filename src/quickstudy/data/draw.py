@@ -59,8 +59,7 @@ def check_design(pool: Pool, design: EpisodeDesign) -> None:
 
     Raises:
         DataError: too few classes, or a class with too few examples; says which, how many, and the
-        largest way
-            and shot that are possible.
+            largest way and shot that are possible.
     """
     way, shot = span(design.way)[1], span(design.shot)[1]
     need = shot + design.queries
@@ -136,13 +135,13 @@ def index_generator(seed: int, split: str, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(key, "little"))
 
 
-def distinct(rows: int, count: int, below: int, generator: torch.Generator) -> Tensor:
+def distinct_numbers(rows: int, count: int, below: int, generator: torch.Generator) -> Tensor:
     """Distinct numbers in random order, each row by itself, int64 (row, count), all ``< below``.
 
     Rows of independent numbers, drawn again while they hold a number twice, are evenly distributed over the rows
     without one; that costs far less than ordering ``below`` random keys when few numbers of many are wanted.
 
-    >>> distinct(2, 3, 3, torch.Generator().manual_seed(0)).sort().values.tolist()
+    >>> distinct_numbers(2, 3, 3, torch.Generator().manual_seed(0)).sort().values.tolist()
     [[0, 1, 2], [0, 1, 2]]
     """
     if count * count > below:
@@ -215,7 +214,7 @@ class Episodes(torch.utils.data.Dataset[Episode]):
                 members = self._groups[group]
                 rows.append(members[torch.randperm(len(members), generator=generator)[:way]])
             return torch.stack(rows)
-        return self._usable[distinct(self.tasks, way, len(self._usable), generator)]
+        return self._usable[distinct_numbers(self.tasks, way, len(self._usable), generator)]
 
     def _draw_rows(self, classes: Tensor, each: int, generator: torch.Generator) -> Tensor:
         """Distinct examples of each class, as rows of the pool, (task, way, each)."""

@@ -23,6 +23,7 @@ from quickstudy.build import build_learner, build_source, fitted
 from quickstudy.config import ConfigError, RunConfig, config_to_yaml, parse_config
 from quickstudy.data.features import with_features
 from quickstudy.data.source import TaskSource
+from quickstudy.doctor import MALICIOUS_LIGHTNING
 from quickstudy.durable import write_file
 from quickstudy.evaluation.intervals import interval
 from quickstudy.functional import keep_large_blocks
@@ -36,9 +37,6 @@ from quickstudy.training.keeping import (
 from quickstudy.training.module import MetaTraining, TaskData, TrainingError
 
 __all__ = ["Interrupted", "TrainingError", "is_main_process", "train"]
-
-MALWARE = ("2.6.2", "2.6.3")
-"""Releases of lightning that stole credentials (GHSA-w37p-236h-pfx3)."""
 
 CHATTER = (
     r".*does not have many workers.*",
@@ -75,7 +73,7 @@ def _quiet() -> Iterator[None]:
 def _check(config: RunConfig) -> None:
     """Refuse what cannot work before anything is built."""
     training = config.training
-    if lightning.__version__ in MALWARE:
+    if lightning.__version__ in MALICIOUS_LIGHTNING:
         raise TrainingError(
             f"lightning {lightning.__version__} is malware (GHSA-w37p-236h-pfx3); replace it now with another version, "
             "and change the credentials of this machine."
