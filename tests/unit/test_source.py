@@ -165,8 +165,11 @@ def test_designs_that_are_none(options: dict) -> None:
     counts=st.lists(st.integers(2, 9), min_size=2, max_size=9),
     shot=st.integers(1, 1),
     within=st.booleans(),
+    most=st.none() | st.integers(1, 30),
 )
-def test_an_open_design_can_be_filled(counts: list[int], shot: int, within: bool) -> None:
+def test_an_open_design_can_be_filled(
+    counts: list[int], shot: int, within: bool, most: int | None
+) -> None:
     groups = [number % 2 if len(counts) > 3 else 0 for number in range(len(counts))]
     source = Numbered(counts, groups)
     design = fit_design(
@@ -177,11 +180,13 @@ def test_an_open_design_can_be_filled(counts: list[int], shot: int, within: bool
         within_group=within,
         most_way=5,
         examples=20,
+        most_queries=most,
     )
     episode = Episodes(source, "train", design, tasks=3)[0]
     assert episode.tasks == 3
     assert design.way <= 5
-    assert design.queries <= 20 // design.way - 1 or design.queries == 1
+    wanted = 20 // design.way - 1 if most is None else most
+    assert design.queries == 1 or design.queries <= wanted
 
 
 def test_counts_that_do_not_fit_are_refused() -> None:

@@ -47,7 +47,11 @@ def evaluate(
     ] = None,
     queries: Annotated[
         int | None,
-        typer.Option(min=1, metavar="NUMBER", help="Query examples of a class; default: the same."),
+        typer.Option(
+            min=1,
+            metavar="NUMBER",
+            help="Query examples of a class; default: the same, if so many.",
+        ),
     ] = None,
     episodes: Annotated[int, typer.Option(min=2, metavar="NUMBER", help="Tasks to draw.")] = 600,
     split: Annotated[SplitName, typer.Option(help="Which classes to draw from.")] = SplitName.test,
@@ -90,10 +94,11 @@ def evaluate(
         source.pool(split.value),
         way=way,
         shot=shot or usual.shot,
-        queries=queries or usual.queries,
+        queries=queries,
         within_group=within_group,
         most_way=span(usual.way or usual.most_way)[1],
         examples=usual.examples,
+        most_queries=usual.queries,
     )
     bank = getattr(model.learner, "bank", None)
     if bank is not None and span(design.way)[1] > bank:

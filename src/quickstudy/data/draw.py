@@ -106,11 +106,13 @@ def fit_design(
     within_group: bool,
     most_way: int,
     examples: int,
+    most_queries: int | None = None,
 ) -> EpisodeDesign:
     """A design that a pool can fill, where way or queries are left open.
 
     An open way is all classes with enough examples, of the largest group if tasks stay within one, at most
-    ``most_way``. Open queries bring a task to about ``examples`` examples, as far as its smallest class allows.
+    ``most_way``. Open queries are ``most_queries``, or what brings a task to about ``examples`` examples, as far as the
+    smallest class allows.
 
     >>> pool = Pool(torch.zeros(7, 2), torch.tensor([3, 4]), ["a", "b"], torch.zeros(2).long(), ["all"])
     >>> fit_design(pool, way=None, shot=1, queries=None, within_group=False, most_way=9, examples=99)
@@ -125,7 +127,8 @@ def fit_design(
         way = min(most_way, max(2, available))
     if queries is None:
         left = int(pool.counts[enough].min()) - largest if bool(enough.any()) else 1
-        queries = max(1, min(left, examples // span(way)[1] - largest))
+        wanted = examples // span(way)[1] - largest if most_queries is None else most_queries
+        queries = max(1, min(left, wanted))
     return EpisodeDesign(way, shot, queries, within_group)
 
 
