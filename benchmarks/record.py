@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from quickstudy.machine import COMPUTING, hardware, versions
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def hardware() -> dict[str, Any]:
-    """What the figures were measured on."""
-    model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].split(":", 1)[1].strip() if names else model
-    return {"processor": model, "cores": os.cpu_count(), "system": platform.system()}
-
-
 def record(name: str, figures: dict[str, Any]) -> None:
     """Write and print the figures of one benchmark."""
-    packages = ("torch", "numpy", "lightning", "pillow", "matplotlib")
     result = {
         "command": f"python benchmarks/{Path(sys.argv[0]).name}",
         "hardware": hardware(),
-        "versions": {"python": platform.python_version()}
-        | {package: metadata.version(package) for package in packages},
+        "versions": versions((*COMPUTING, "pillow", "matplotlib")),
         **figures,
     }
     RESULTS.mkdir(exist_ok=True)

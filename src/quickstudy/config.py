@@ -80,8 +80,10 @@ class TrainingConfig(_Part):
         steps: most optimiser steps.
         minutes: most minutes; null for no limit.
         rate: highest learning rate.
-        weight_decay: of AdamW, on matrices only.
-        warmup: steps over which the rate rises; it falls to zero along a cosine afterwards.
+        optimizer: muon, whose steps turn every matrix equally fast in all directions, or adamw, which is the safer
+            choice for weights that were trained elsewhere.
+        weight_decay: of matrices, which are drawn to zero by ``rate · weight_decay`` of themselves in a step.
+        warmup: steps over which the rate rises; it falls to zero along a line afterwards.
         clip: largest norm of the gradient; 0 for no limit.
         accumulate: batches of tasks for one step.
         precision: as Lightning names it; 16-mixed needs a GPU.
@@ -99,6 +101,7 @@ class TrainingConfig(_Part):
     steps: int = Field(default=1000, ge=1)
     minutes: float | None = Field(default=None, gt=0)
     rate: float = Field(default=5e-3, gt=0)
+    optimizer: Literal["muon", "adamw"] = "muon"
     weight_decay: float = Field(default=0.05, ge=0)
     warmup: int = Field(default=50, ge=0)
     clip: float = Field(default=1.0, ge=0)

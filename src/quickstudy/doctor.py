@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib import metadata
 from importlib.util import find_spec
 
 import quickstudy
+from quickstudy.machine import accelerator, installed_version, usable_cores
 
 TESTED_TORCH = ((2, 6), (2, 13))
 """The oldest and the newest torch that this release is tested with."""
@@ -42,14 +41,6 @@ class Examination:
     facts: dict[str, str] = field(default_factory=dict)
     packages: dict[str, str | None] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-
-
-def installed_version(package: str) -> str | None:
-    """The version of an installed package, without importing it; ``None`` when it is absent."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def release(version: str) -> tuple[int, int]:
@@ -109,23 +100,6 @@ def known_problems(
         )
 
 
-def usable_cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def describe_device() -> str:
-    """The accelerator that torch sees, or the processor."""
-    import torch
-
-    if torch.cuda.is_available():
-        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        return f"cuda: {', '.join(names)}"
-    if torch.backends.mps.is_available():
-        return "mps: Apple GPU"
-    return "cpu (no GPU that this torch can use)"
-
-
 def examine() -> Examination:
     """Look at the machine and at the installed packages; downloads and changes nothing."""
     problems = list(known_problems())
@@ -138,7 +112,7 @@ def examine() -> Examination:
     if installed_version("torch") and not any("cannot be imported" in p for p in problems):
         import torch
 
-        facts["device"] = describe_device()
+        facts["device"] = accelerator() or "cpu (no GPU that this torch can use)"
         facts["threads"] = str(torch.get_num_threads())
     packages = {package: installed_version(package) for package in PACKAGES}
     packages["torchvision"] = installed_version("torchvision")

@@ -22,6 +22,18 @@ LARGEST_KEPT_BLOCK = 1 << 30
 """Bytes up to which freed memory is kept for the next tensor by :func:`keep_large_blocks`."""
 
 
+def inside_transform() -> bool:
+    """Whether the caller runs inside ``torch.func.vmap``, ``grad`` or another function transform.
+
+    A few fast kernels and memory layouts are wrong or missing there, and right everywhere else.
+
+    >>> inside_transform(), bool(torch.func.vmap(lambda x: x + inside_transform())(torch.zeros(1)))
+    (False, True)
+    """
+    level: int | None = torch._C._functorch.maybe_current_level()
+    return level is not None
+
+
 @contextmanager
 def exact_derivatives() -> Iterator[None]:
     """Run attention by the maths kernel, which has derivatives of every order and a rule for ``vmap``.

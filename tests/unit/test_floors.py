@@ -16,7 +16,7 @@ import quickstudy
 
 ROOT = Path(quickstudy.__file__).parent
 FLOORS = {
-    "episode": 0, "likelihood": 0, "cache": 0, "durable": 0,
+    "episode": 0, "likelihood": 0, "cache": 0, "durable": 0, "machine": 0,
     "functional": 1, "nn": 1,
     "learners": 2, "data": 2,
     "config": 3, "build": 3, "artifact": 3, "adapted": 3, "card": 3,

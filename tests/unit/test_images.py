@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from quickstudy.data.augment import neighbourhood
 from quickstudy.data.decoding import by_area, decode, read_images, to_pixels
 from quickstudy.data.draw import EpisodeDesign, Episodes
 from quickstudy.data.images import ImageSource
@@ -264,3 +265,12 @@ def test_shrinking_by_area_keeps_the_mean(height: int, width: int, size: int, se
     assert after.shape == (size, size)
     assert abs(float(after.mean()) - float(before.mean())) <= 0.51
     np.testing.assert_array_equal(by_area(before, height, width), before)
+
+
+@given(height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 99))
+def test_a_neighbourhood_is_what_pooling_sees(height: int, width: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(2, 1, height, width, generator=generator)
+    pooled = torch.nn.functional.max_pool2d(images, 3, 1, 1)
+    assert torch.equal(neighbourhood(images, torch.maximum), pooled)
+    assert torch.equal(-neighbourhood(-images, torch.minimum), pooled)

@@ -17,7 +17,7 @@ from quickstudy.data.text import TextSource
 from quickstudy.evaluation import calibrate, evaluate
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.nn.encoders import Encoder, ImageEncoder
-from quickstudy.report import drawn, facts, figures, page, words, write_report
+from quickstudy.report import curves, drawn, figures, page, words, write_report
 
 EVIL = "<script>alert('x')</script>&\""
 DESIGN = EpisodeDesign(way=3, shot=1, queries=2)
@@ -152,19 +152,19 @@ def test_page_without_a_run_has_no_learning_curve(artifact, tmp_path):
     assert scores["baselines"] == {}
     card = page.score_cards([scores])
     assert "this model" in card
-    assert page.learning(facts.learning_curves(tmp_path / "metrics.csv"), "accuracy") == ""
+    assert page.learning(curves.learning_curves(tmp_path / "metrics.csv"), "accuracy") == ""
     with pytest.raises(ValueError, match="at least one evaluation"):
         write_report(tmp_path / "x.html", artifact=artifact, evaluations=[])
 
 
 def test_learning_curve_leaves_out_what_is_no_number(run):
-    curves = facts.learning_curves(run / "metrics.csv")
-    assert curves["loss"].steps == [1, 2, 4, 5]
-    assert curves["validation_accuracy"] == ("validation_accuracy", [2, 4, 5], [0.4, 0.6, 0.5])
+    found = curves.learning_curves(run / "metrics.csv")
+    assert found["loss"].steps == [1, 2, 4, 5]
+    assert found["validation_accuracy"] == ("validation_accuracy", [2, 4, 5], [0.4, 0.6, 0.5])
 
 
 def test_best_validation_is_ringed(run):
-    curve = facts.learning_curves(run / "metrics.csv")["validation_accuracy"]
+    curve = curves.learning_curves(run / "metrics.csv")["validation_accuracy"]
     options = {"label": "x", "percent": True}
     plain = figures.curve_chart(curve, **options, marked=False)
     ringed = figures.curve_chart(curve, **options, marked=True)

@@ -24,6 +24,7 @@ from quickstudy.data.source import DataError
 from quickstudy.episode import tree_map
 from quickstudy.training import TrainingError, train
 from quickstudy.training.module import MetaTraining
+from quickstudy.training.optimizer import Muon
 
 
 @pytest.fixture(autouse=True)
@@ -41,19 +42,28 @@ def by_hand(config: RunConfig) -> tuple[dict[str, torch.Tensor], list[torch.Tens
     design = EpisodeDesign(config.episode.way, config.episode.shot, config.episode.queries)
     tasks = Episodes(source, "train", design, length=count, seed=part.seed, augment=True)
     weights = list(learner.parameters())
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [w for w in weights if w.ndim > 1], "weight_decay": part.weight_decay},
-            {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
-        ]
-    )
+    if part.optimizer == "muon":
+        optimizer: torch.optim.Optimizer = Muon(
+            [
+                {"params": [w for w in weights if w.ndim > 1], "orthogonal": True},
+                {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
+            ],
+            weight_decay=part.weight_decay,
+        )
+    else:
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": [w for w in weights if w.ndim > 1], "weight_decay": part.weight_decay},
+                {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
+            ]
+        )
     average = [w.detach().clone() for w in weights]
     each = config.episode.tasks
     for step in range(part.steps):
         share = max(0, step - part.warmup) / (part.steps - part.warmup)
         for group in optimizer.param_groups:
             rise = min(1, (step + 1) / part.warmup)
-            group["lr"] = part.rate * rise * 0.5 * (1 + math.cos(math.pi * share))
+            group["lr"] = part.rate * rise * (1 - share)
         optimizer.zero_grad()
         for batch in range(step * part.accumulate, (step + 1) * part.accumulate):
             drawn = [tasks[batch * each + i] for i in range(each)]
@@ -68,8 +78,11 @@ def by_hand(config: RunConfig) -> tuple[dict[str, torch.Tensor], list[torch.Tens
     return learner.state_dict(), average
 
 
-def test_it_equals_a_plain_loop(tmp_path: Path) -> None:
-    config = toy_config(precision="64-true", accumulate=2, average=0.8, clip=0.5, steps=10)
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_it_equals_a_plain_loop(tmp_path: Path, optimizer: str) -> None:
+    config = toy_config(
+        precision="64-true", accumulate=2, average=0.8, clip=0.5, steps=10, optimizer=optimizer
+    )
     train(config, tmp_path, progress=False)
     found = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     weights, average = by_hand(config)

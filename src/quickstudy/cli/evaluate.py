@@ -107,7 +107,13 @@ def evaluate(
             "fewer, or train a model with a larger learner.bank."
         )
     contest = contest_for(model, source, split=split.value, seed=seed, rival=rival)
-    scores = score(contest, model, design, episodes=episodes, rival=rival)
+    scores = score(
+        contest,
+        model,
+        design,
+        episodes=episodes,
+        against_name="" if rival is None else str(against),
+    )
     if as_json:
         print_json(scores)
     else:
@@ -171,7 +177,7 @@ def score(
     design: EpisodeDesign,
     *,
     episodes: int,
-    rival: Artifact | None = None,
+    against_name: str = "",
 ) -> dict[str, Any]:
     """The scores of a model in a contest, behind a progress bar."""
     from quickstudy.evaluation import evaluate as run_evaluation
@@ -184,8 +190,7 @@ def score(
             seed=contest.seed,
             design=design,
             episodes=episodes,
-            against=None if rival is None else rival.learner,
-            against_name="" if rival is None else str(rival.path),
+            against_name=against_name,
             progress=advance,
             contest=contest,
         )

@@ -162,7 +162,7 @@ def evaluate(
         device: where to compute.
         progress: called with the tasks done and their number.
         contest: what :func:`contest_of` made of the same arguments for an earlier design, so that no example is
-            encoded again.
+            encoded again; it says itself who else takes part.
 
     Returns:
         A dictionary ready for JSON: ``metric, mean, ci95, episodes, way, shot, queries, split, seed, within_group,
@@ -198,7 +198,7 @@ def evaluate(
     mean, ci95 = interval(own)
     before = scores.pop("before_adaptation")
     paired = None
-    if against is not None:
+    if "against" in scores:
         difference, half = interval(own - scores.pop("against"))
         paired = {"against": against_name, "difference": difference, "ci95": half}
     return {

@@ -13,9 +13,10 @@ from quickstudy.data.draw import EpisodeDesign, span
 from quickstudy.data.source import Split, TaskSource
 from quickstudy.evaluation import Contest, accuracy_by_shot, calibration, contest_of
 from quickstudy.likelihood import Categorical
+from quickstudy.machine import hardware, versions
 from quickstudy.report import page, words
+from quickstudy.report.curves import learning_curves
 from quickstudy.report.drawn import draw_task
-from quickstudy.report.facts import hardware, learning_curves, versions
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from quickstudy.evaluation import Calibration
-from quickstudy.report.facts import Curve
+from quickstudy.report.curves import Curve
 
 COLOURS = {
     "ink": "#010101",

@@ -9,8 +9,8 @@ from typing import Any
 
 from quickstudy.evaluation import Calibration, confusion
 from quickstudy.report import figures, words
+from quickstudy.report.curves import Curve
 from quickstudy.report.drawn import SHOWN, Drawn
-from quickstudy.report.facts import Curve
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """Nothing is loaded from anywhere, and nothing runs."""

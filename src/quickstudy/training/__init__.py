@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
-import platform
 import signal
 import warnings
 from collections.abc import Iterator
@@ -27,6 +25,7 @@ from quickstudy.doctor import MALICIOUS_LIGHTNING
 from quickstudy.durable import write_file
 from quickstudy.evaluation.intervals import interval
 from quickstudy.functional import keep_large_blocks
+from quickstudy.machine import hardware
 from quickstudy.training.keeping import (
     DurableCheckpoints,
     Interrupted,
@@ -168,7 +167,6 @@ def _is_complete(module: MetaTraining, path: Path) -> bool:
 def _facts(module: MetaTraining, source: TaskSource, trainer: pl.Trainer) -> dict[str, Any]:
     """What the model card says of the run."""
     parameters = list(module.learner.parameters())
-    gpu = torch.cuda.get_device_name() if module.device.type == "cuda" else None
     return {
         "data": source.describe(),
         "training": {
@@ -179,12 +177,7 @@ def _facts(module: MetaTraining, source: TaskSource, trainer: pl.Trainer) -> dic
             "parameters": sum(p.numel() for p in parameters),
             "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         },
-        "hardware": {
-            "device": gpu or f"{platform.machine()} CPU, {os.cpu_count()} cores",
-            "processes": trainer.world_size,
-            "system": platform.system(),
-            "python": platform.python_version(),
-        },
+        "hardware": {**hardware(), "device": str(module.device), "processes": trainer.world_size},
     }
 
 

@@ -23,6 +23,7 @@ from quickstudy.data.source import TaskSource
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import Episode, tree_map
 from quickstudy.learners.base import Learner
+from quickstudy.training.optimizer import optimizer_of
 
 VALIDATION_SEED = 0
 """The same for every run, so that runs with different seeds are validated on the same tasks."""
@@ -108,8 +109,9 @@ class TaskData(pl.LightningDataModule):  # type: ignore[misc]
 class MetaTraining(pl.LightningModule):  # type: ignore[misc]
     """Fits a learner's weights to tasks, and keeps those that do best on the validation tasks.
 
-    ``θ ← AdamW(θ, ∇ mean_t meta_loss_t(θ))``, with a rate that rises over ``warmup`` steps and falls along a cosine,
-    and ``θ̄ ← d θ̄ + (1 - d) θ`` with ``d = min(average, (1 + n) / (10 + n))``, which is what is validated and kept.
+    ``θ ← Muon(θ, ∇ mean_t meta_loss_t(θ))``, or AdamW, with a rate that rises over ``warmup`` steps and then falls to
+    zero along a line, and ``θ̄ ← d θ̄ + (1 - d) θ`` with ``d = min(average, (1 + n) / (10 + n))``, which is what is
+    validated and kept.
 
     Args:
         learner: whose weights.
@@ -141,15 +143,14 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         training = self.config.training
-        weights = [parameter for _, parameter in self._trained()]
-        groups = [
-            {"params": [p for p in weights if p.ndim > 1], "weight_decay": training.weight_decay},
-            {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        fused = (
-            "mixed" not in training.precision
-        )  # Lightning does not clip for a fused one under autocast
-        return torch.optim.AdamW(groups, lr=training.rate, fused=fused)
+        return optimizer_of(
+            self.learner,
+            training.optimizer,
+            rate=training.rate,
+            weight_decay=training.weight_decay,
+            # Lightning does not clip for a fused one under autocast.
+            fused="mixed" not in training.precision,
+        )
 
     def on_train_start(self) -> None:
         if self.config.training.average and not self._average:
@@ -172,7 +173,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         share = (self.step - training.warmup) / max(1, training.steps - training.warmup)
         if training.minutes is not None:
             share = max(share, self.elapsed / (60 * training.minutes))
-        return training.rate * rise * 0.5 * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
+        return training.rate * rise * (1 - min(max(share, 0.0), 1.0))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._measure_time()
