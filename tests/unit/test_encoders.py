@@ -35,6 +35,12 @@ def test_images_do_not_see_each_other(positions: str, readout: str) -> None:
     close(encoder(images)[2:3], encoder(images[2:3]))
 
 
+def test_the_memory_layout_inside_a_transform_changes_nothing() -> None:
+    encoder = ImageEncoder(8, layers=1, heads=2, size=16).double()
+    images = torch.rand(2, 3, 1, 16, 16, dtype=torch.float64)
+    close(torch.func.vmap(encoder)(images), encode(encoder, images))
+
+
 def test_bytes_and_fractions_are_one_image() -> None:
     encoder = ImageEncoder(8, layers=1, heads=2, size=16)
     image = torch.randint(0, 256, (1, 1, 16, 16), dtype=torch.uint8)

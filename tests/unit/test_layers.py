@@ -122,6 +122,7 @@ def test_norm_is_layer_norm(affine: bool) -> None:
     stock.load_state_dict(own.state_dict())
     x = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
     close(own(x), stock(x))
+    close(vmap(own)(x), stock(x))
     slopes = [torch.autograd.grad(norm(x).pow(3).sum(), x)[0] for norm in (own, stock)]
     close(*slopes)
 
@@ -143,6 +144,17 @@ def second_order_error(norm: nn.Module) -> float:
 @pytest.mark.parametrize("kind", [Norm, lambda width: nn.GroupNorm(2, width)])
 def test_norms_keep_second_derivatives_through_vmap(kind: type) -> None:
     assert second_order_error(kind(6).double()) < 1e-12
+
+
+def test_norm_keeps_second_derivatives_through_many_gradients_at_once() -> None:
+    norm, x = Norm(6).double(), torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    ways = torch.randn(3, 4, 6, dtype=torch.float64)
+    out = norm(x).sin()
+    slopes = torch.autograd.grad(out, x, ways, is_grads_batched=True, create_graph=True)[0]
+    (at_once,) = torch.autograd.grad(slopes.square().sum(), norm.weight, retain_graph=True)
+    looped = [torch.autograd.grad(out, x, way, create_graph=True)[0] for way in ways]
+    (one_by_one,) = torch.autograd.grad(torch.stack(looped).square().sum(), norm.weight)
+    close(at_once, one_by_one)
 
 
 def test_the_stock_layer_norm_does_not_which_is_why_norm_exists() -> None:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MINUTES = 3
 """Most minutes of training."""
 
+STEPS = 1500
+"""Most steps, for machines that are fast; time that is spent on validations in between would be lost to training."""
+
 EPISODES = 600
 """Tasks that each score is a mean over."""
 
@@ -139,7 +142,8 @@ def starting_config() -> RunConfig:
     """What the demo trains: the defaults, for at most so long as a person waits for a demo."""
     from quickstudy.config import RunConfig, with_overrides
 
-    return with_overrides(RunConfig(), [f"training.minutes={MINUTES}"])
+    limits = [f"training.minutes={MINUTES}", f"training.steps={STEPS}", f"validation.every={STEPS}"]
+    return with_overrides(RunConfig(), limits)
 
 
 def write_alphabet(folder: Path, source: TaskSource) -> None:

@@ -13,17 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.functional import inside_transform
 from quickstudy.nn.positions import rotate
 
 
 class Norm(nn.LayerNorm):
-    """Layer normalisation whose affine part is a separate step.
+    """Layer normalisation whose affine part is a separate step inside function transforms.
 
     ``y = (x - mean(x)) / sqrt(var(x) + ε) · w + b``
 
     The fused backward of :class:`torch.nn.LayerNorm` treats its saved statistics as constants when ``vmap``
     lies between an outer and an inner derivative, so second-order meta-gradients of ``w`` and ``b`` are
-    silently wrong (PyTorch functorch issue 534). Names, shapes and outputs are those of the stock layer.
+    silently wrong (PyTorch functorch issue 534). Everywhere else it is right and faster. Names, shapes and outputs are
+    those of the stock layer.
 
     >>> x = torch.randn(2, 8)
     >>> torch.allclose(Norm(8)(x), nn.LayerNorm(8)(x), atol=1e-6)
@@ -31,6 +33,8 @@ class Norm(nn.LayerNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if not inside_transform():
+            return super().forward(x)
         y = F.layer_norm(x, self.normalized_shape, None, None, self.eps)
         if self.weight is not None:
             y = y * self.weight
