@@ -45,7 +45,18 @@ ROWS = [
     Row("maml", "maml", {"steps": 2, "rate": 0.3}),
     Row("maml-some", "maml", {"steps": 2, "rate": 0.3, "adapt": "norms,*.bias"}),
     Row("maml-head", "maml", {"steps": 3, "adapt": "head"}),
-    Row("maml-first", "maml", {"steps": 2, "rate": 0.3, "order": "first"}, exact=False),
+    Row("maml-first", "maml", {"steps": 2, "rate": 0.3, "strategy": "first"}, exact=False),
+    Row("maml-sweep", "maml", {"steps": 3, "rate": 0.3, "strategy": "sweep", "tasks_at_once": 1}),
+    Row("maml-sqrt", "maml", {"steps": 4, "rate": 0.3, "strategy": "sqrt", "tasks_at_once": 2}),
+    Row("maml-fd", "maml", {"steps": 2, "rate": 0.3, "strategy": "fd"}),
+    Row("boil", "maml", {"steps": 2, "rate": 0.3, "adapt": "body"}),
+    Row("meta-sgd", "maml", {"steps": 2, "rate": 0.3, "rates": "element"}),
+    Row(
+        "meta-sgd-tensor", "maml", {"steps": 2, "rate": 0.3, "rates": "tensor", "strategy": "sweep"}
+    ),
+    Row("maml++", "maml", {"steps": 2, "rate": 0.3, "rates": "step", "adapt": "norms"}),
+    Row("meta-curvature", "maml", {"steps": 2, "rate": 0.3, "rates": "curvature"}),
+    Row("proto-maml", "maml", {"steps": 2, "rate": 0.3, "head": "prototypes", "strategy": "sweep"}),
 ]
 
 

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy import functional
+from quickstudy.episode import Context, Episode, Examples
 from quickstudy.functional import (
+    InnerLoop,
+    Weights,
     adapted_names,
+    added_up,
+    descend,
     exact_derivatives,
-    first_order,
-    inner_steps,
+    fitting_strategy,
     keep_large_blocks,
+    kernels,
     over_tasks,
     without_dropout,
 )
+from quickstudy.functional import descent as descent_module
 from quickstudy.nn.encoders import VectorEncoder
 from quickstudy.nn.layers import Transformer
 
 close = torch.testing.assert_close
+Update = Callable[[Weights, Weights, Weights, int], Weights]
 
 
 class Net(nn.Module):
@@ -107,62 +115,209 @@ def quadratic() -> tuple[Tensor, Tensor]:
     return root @ root.T / 4, torch.randn(4, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_steps_on_a_quadratic_have_a_closed_form(steps: int) -> None:
+EXACT = ["unroll", "sweep", "sqrt"]
+
+
+def descent(rate: float = 0.2) -> Update:
+    return lambda weights, slopes, shared, step: {
+        name: value - rate * slopes[name] for name, value in weights.items()
+    }
+
+
+@pytest.mark.parametrize("strategy", [*EXACT, "fd"])
+@pytest.mark.parametrize("steps", [1, 3, 7])
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_steps_on_a_quadratic_have_a_closed_form(strategy: str, steps: int, chunk: int) -> None:
     """w_K = (I - ηA)^K w_0 + …, so the derivative of w_K in w_0 is (I - ηA)^K exactly."""
     curvature, slope = quadratic()
 
-    def loss(weights: dict[str, Tensor]) -> Tensor:
+    def loss(weights: Weights, shared: Weights, data: object) -> Tensor:
         return weights["w"] @ curvature @ weights["w"] / 2 + slope @ weights["w"]
 
-    def run(start: Tensor) -> Tensor:
-        return inner_steps(loss, {"w": start}, steps=steps, rate=0.2)["w"]
+    loop = InnerLoop(loss, descent(), steps)
 
-    start = torch.randn(4, dtype=torch.float64)
+    def run(start: Tensor) -> Tensor:
+        options = {"strategy": strategy, "tasks_at_once": chunk}
+        return descend(loop, {"w": start}, {}, torch.zeros(3, 1), **options)["w"]
+
+    start = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     power = torch.matrix_power(torch.eye(4, dtype=torch.float64) - 0.2 * curvature, steps)
     rest = -torch.linalg.solve(curvature, slope)
-    close(run(start), rest + power @ (start - rest))
-    close(torch.autograd.functional.jacobian(run, start), power)
+    close(run(start), rest + (start - rest) @ power)
+    way = torch.randn(3, 4, dtype=torch.float64)
+    (found,) = torch.autograd.grad(run(start), start, way)
+    close(found, way @ power, rtol=1e-7 if strategy == "fd" else 1e-12, atol=1e-9)
 
 
-def test_first_order_moves_the_same_and_passes_the_gradient_through() -> None:
-    curvature, slope = quadratic()
+class Stock(nn.Module):
+    """Layers as they come, whose fused kernels are wrong where vmap lies between two derivatives."""
 
-    def adapt(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        return inner_steps(
-            lambda w: w["w"] @ curvature @ w["w"] / 2 + slope @ w["w"], weights, steps=3, rate=0.2
-        )
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Linear(5, 6)
+        self.norm = nn.LayerNorm(6)
+        self.out = nn.Linear(6, 2)
 
-    start = torch.randn(4, dtype=torch.float64, requires_grad=True)
-    fast = first_order(adapt, {"w": start})["w"]
-    close(fast, adapt({"w": start})["w"])
-    outer = torch.randn(4, dtype=torch.float64)
-    (gradient,) = torch.autograd.grad(fast @ outer, start)
-    assert torch.equal(gradient, outer)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(F.gelu(self.norm(self.inside(x)))).square().mean()
+
+
+def stock_loop(net: Stock, steps: int) -> tuple[InnerLoop, Weights, Weights]:
+    def loss(weights: Weights, shared: Weights, x: Tensor) -> Tensor:
+        own = {**weights, "out.weight": shared["out.weight"]}
+        return torch.func.functional_call(net, own, (x,))
+
+    def update(weights: Weights, slopes: Weights, shared: Weights, step: int) -> Weights:
+        rate = shared["rate"]
+        return {n: w - rate[int(n.endswith("bias"))] * slopes[n] for n, w in weights.items()}
+
+    weights = {name: value for name, value in net.named_parameters() if name != "out.weight"}
+    rates = torch.tensor([0.3, 0.2], dtype=torch.float64, requires_grad=True)
+    return InnerLoop(loss, update, steps), weights, {"out.weight": net.out.weight, "rate": rates}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "chunk"),
+    [("unroll", 1), ("sweep", 1), ("sweep", 2), ("sqrt", 1), ("sqrt", 3), ("fd", 1), ("fd", 2)],
+)
+def test_weights_shared_weights_and_rates_get_the_gradient_of_a_plain_loop(
+    strategy: str, chunk: int
+) -> None:
+    net = Stock().double()
+    loop, weights, shared = stock_loop(net, steps=5)
+    x = torch.randn(3, 4, 5, dtype=torch.float64)
+    inputs = [*weights.values(), *shared.values()]
+
+    def outer(ends: list[Weights]) -> Tensor:
+        return sum(value.sin().sum() for end in ends for value in end.values())
+
+    start = {name: value.expand(3, *value.shape) for name, value in weights.items()}
+    options = {"strategy": strategy, "tasks_at_once": chunk}
+    ends = descend(loop, start, shared, x, **options)
+    found = torch.autograd.grad(outer([ends]), inputs)
+
+    looped = []
+    for data in x:
+        own = dict(weights)
+        for step in range(5):
+            slopes = torch.autograd.grad(
+                loop.loss(own, shared, data), list(own.values()), create_graph=True
+            )
+            own = loop.update(own, dict(zip(own, slopes, strict=True)), shared, step)
+        looped.append(own)
+    for one, other in zip(found, torch.autograd.grad(outer(looped), inputs), strict=True):
+        close(one, other, **({"rtol": 1e-5, "atol": 1e-7} if strategy == "fd" else {}))
+
+
+def test_first_order_passes_the_gradient_through_and_reaches_the_rates() -> None:
+    loop, weights, shared = stock_loop(Stock().double(), steps=3)
+    x = torch.randn(2, 4, 5, dtype=torch.float64)
+    start = {name: value.expand(2, *value.shape) for name, value in weights.items()}
+    first, second = (descend(loop, start, shared, x, strategy=s) for s in ("first", "unroll"))
+    close(first, second)
+    way = torch.randn_like(first["norm.weight"])
+    slope, rates = torch.autograd.grad(
+        first["norm.weight"], [weights["norm.weight"], shared["rate"]], way
+    )
+    close(slope, way.sum(0))
+    moved = (first["norm.weight"] - start["norm.weight"]) / 0.3
+    close(rates[0], (way * moved).sum())
 
 
 def test_first_order_keeps_nothing_of_the_inner_steps() -> None:
     """The second-order graph is not built and thrown away; it is not built."""
     kept: list[weakref.ref[Tensor]] = []
 
-    class Watched(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: object, x: Tensor) -> Tensor:
-            return x.clone()
+    def loss(weights: Weights, shared: Weights, data: object) -> Tensor:
+        inside = weights["w"].tanh()
+        kept.append(weakref.ref(inside))
+        return inside.square().sum()
 
-        @staticmethod
-        def backward(ctx: object, slope: Tensor) -> Tensor:
-            return slope
+    start = {"w": torch.ones(1, 2, requires_grad=True)}
+    ends = {}
+    for strategy in ("first", "sweep", "unroll"):
+        loop = InnerLoop(loss, descent(), 1)
+        ends[strategy] = descend(loop, start, {}, torch.zeros(1), strategy=strategy)["w"]
+        assert ends[strategy].requires_grad
+    assert [reference() is None for reference in kept] == [True, True, False]
 
-    def adapt(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        moved = {name: Watched.apply(value) for name, value in weights.items()}
-        kept.extend(weakref.ref(value) for value in moved.values())
-        return moved
 
-    start = {"w": torch.ones(2, requires_grad=True)}
-    fast = first_order(adapt, start)
-    assert fast["w"].requires_grad
-    assert [reference() for reference in kept] == [None]
+@pytest.mark.parametrize(("strategy", "sets"), [("sweep", 16), ("sqrt", 4)])
+def test_a_sweep_keeps_weights_only(strategy: str, sets: int) -> None:
+    loop = InnerLoop(lambda w, s, x: (w["w"] * x).tanh().square().sum(), descent(), 16)
+    start = {"w": torch.ones(2, 5, requires_grad=True)}
+    end = descend(loop, start, {}, torch.ones(2, 5), strategy=strategy)["w"]
+    assert [tensor.shape for tensor in end.grad_fn.saved_tensors] == [(2, 5)] * sets
+
+
+def test_a_sweep_computes_in_the_precision_of_its_forward_pass() -> None:
+    kinds = []
+
+    def loss(weights: Weights, shared: Weights, x: Tensor) -> Tensor:
+        product = x @ weights["w"]
+        kinds.append(product.dtype)
+        return product.float().square().sum()
+
+    start = {"w": torch.ones(1, 2, 2, requires_grad=True)}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        end = descend(
+            InnerLoop(loss, descent(), 2), start, {}, torch.ones(1, 2, 2), strategy="sweep"
+        )
+    end["w"].sum().backward()
+    assert set(kinds) == {torch.bfloat16}
+    assert len(kinds) == 4
+
+
+def test_a_strategy_that_cannot_be_is_named() -> None:
+    loop = InnerLoop(lambda w, s, x: (w["w"] * x).sum(), descent(), 1)
+    start = {"w": torch.ones(1, 2, requires_grad=True)}
+    with pytest.raises(ValueError, match="one of unroll, sweep, sqrt, fd, first; found 'best'"):
+        descend(loop, start, {}, torch.ones(1, 2), strategy="best")
+    data = torch.ones(1, 2, requires_grad=True)
+    with pytest.raises(ValueError, match="passes no gradient to the data"):
+        descend(loop, start, {}, data, strategy="sweep")
+    with torch.no_grad():
+        assert descend(loop, start, {}, data, strategy="sweep")["w"].tolist() == [
+            [pytest.approx(0.8)] * 2
+        ]
+
+
+def test_the_strategy_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = InnerLoop(lambda w, s, x: (x @ w["w"]).tanh().square().sum(), descent(), 10)
+    start, x = {"w": torch.ones(2, 5, 5)}, torch.ones(2, 100, 5)
+    step = descent_module.graph_bytes(loop, start, {}, x)
+    assert step >= 100 * 5 * 4
+    weights = 2 * 5 * 5 * 4 * 10
+    for memory, expected in ((2 * 10 * step, "unroll"), (weights, "sweep"), (weights - 1, "sqrt")):
+        budget = 4 * memory
+        monkeypatch.setattr(descent_module, "device_memory", lambda device, b=budget: b)
+        assert fitting_strategy(loop, start, {}, x) == expected
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_gradients_that_are_added_up_are_those_of_the_whole(pieces: int) -> None:
+    torch.manual_seed(3)
+    net, unused = nn.Linear(4, 1), nn.Linear(1, 1)
+    part = Examples(torch.randn(3, 2, 4), torch.zeros(3, 2), torch.ones(3, 2, dtype=torch.bool))
+    tasks = Episode(part, part, Context(*torch.zeros(3, 3, 0)))
+    seen = []
+
+    def loss(episode: Episode) -> Tensor:
+        seen.append(episode.tasks)
+        return net(episode.query.x).tanh().mean()
+
+    weights = [*net.parameters(), *unused.parameters()]
+    total = added_up(loss, tasks, weights, tasks_at_once=pieces)
+    (3 * total).backward()
+    assert seen == {1: [1, 1, 1], 2: [2, 1], 3: [3]}[pieces]
+    whole = loss(tasks)
+    close(total, whole)
+    expected = torch.autograd.grad(3 * whole, list(net.parameters()))
+    close([value.grad for value in net.parameters()], list(expected))
+    assert unused.weight.grad is None
+    with torch.no_grad():
+        close(added_up(loss, tasks, weights, tasks_at_once=pieces), whole)
+    assert seen[-1] == 3
 
 
 def test_tasks_may_go_in_chunks() -> None:
@@ -199,7 +354,7 @@ def test_the_allocator_setting_is_a_wish(monkeypatch: pytest.MonkeyPatch) -> Non
     def absent(name: str) -> None:
         raise OSError(f"{name} is not here")
 
-    monkeypatch.setattr(functional.ctypes, "CDLL", absent)
+    monkeypatch.setattr(kernels.ctypes, "CDLL", absent)
     assert keep_large_blocks() is False
 
 
@@ -214,4 +369,4 @@ def test_the_allocator_is_told_both_thresholds(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Library)
     assert keep_large_blocks() is True
-    assert told == {-3: functional.LARGEST_KEPT_BLOCK, -1: functional.LARGEST_KEPT_BLOCK}
+    assert told == {-3: kernels.LARGEST_KEPT_BLOCK, -1: kernels.LARGEST_KEPT_BLOCK}

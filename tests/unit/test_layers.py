@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from quickstudy.functional import exact_derivatives
+from quickstudy.nn import layers
 from quickstudy.nn.layers import (
     Attention,
     Block,
@@ -33,7 +34,11 @@ def by_hand(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
-def test_attention_is_softmax_of_scaled_products(causal: bool, padded: bool) -> None:
+@pytest.mark.parametrize("short", [0, 64])
+def test_attention_is_softmax_of_scaled_products(
+    causal: bool, padded: bool, short: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "SHORT", short)
     query, key, value = torch.randn(3, 2, 4, 5, 6, dtype=torch.float64)
     seen = torch.ones(2, 1, 5, 5, dtype=torch.bool)
     mask = None

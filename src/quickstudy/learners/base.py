@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from quickstudy.episode import Context, Episode, Examples, Inputs
+from quickstudy.functional import added_up
 from quickstudy.likelihood import Likelihood
 from quickstudy.nn.encoders import Encoder, encode
 
@@ -60,11 +61,20 @@ class Learner(nn.Module, ABC):
         """Vectors (task, example, width) of examples (task, example, …)."""
         return encode(self.encoder, x)
 
-    def meta_loss(self, episode: Episode) -> Tensor:
-        """Mean negative log-likelihood of the queries after adapting to the support: the outer objective."""
+    def together(self, episode: Episode) -> int:
+        """How many tasks of an episode the gradient is made of at a time; memory grows with them, and no further."""
+        return episode.tasks
+
+    def query_loss(self, episode: Episode) -> Tensor:
+        """Mean negative log-likelihood of the queries after adapting to the support."""
         state = self.adapt(episode.support, episode.context)
         outputs = self.predict(state, episode.query.x, episode.context)
         return self.likelihood.nll(outputs, episode.query, episode.context)
+
+    def meta_loss(self, episode: Episode) -> Tensor:
+        """The outer objective, :meth:`query_loss`, made of as many tasks at a time as :meth:`together` says."""
+        weights = [value for value in self.parameters() if value.requires_grad]
+        return added_up(self.query_loss, episode, weights, tasks_at_once=self.together(episode))
 
     def forward(self, episode: Episode) -> Tensor:
         """The whole meta-step in one call, so that the hooks of data-parallel wrappers see it."""

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from quickstudy.episode import Context, Examples, Inputs, leaves
+from quickstudy.episode import Context, Episode, Examples, Inputs, leaves
 from quickstudy.functional import (
+    STRATEGIES,
+    InnerLoop,
+    Strategy,
     Weights,
     adapted_names,
+    descend,
     exact_derivatives,
-    first_order,
-    inner_steps,
+    fitting_strategy,
     over_tasks,
     without_dropout,
 )
 from quickstudy.learners.base import Learner
+from quickstudy.learners.metric import UNSEEN, class_sums
+from quickstudy.learners.step_sizes import Kind, StepSizes
 from quickstudy.likelihood import Categorical
 from quickstudy.nn.encoders import LARGEST_CPU_TENSOR, Encoder
-
-HEAD = ("head.weight", "head.bias")
 
 
 class MAML(Learner):
@@ -36,9 +41,17 @@ class MAML(Learner):
     is zero here rather than learned. It follows that the first step moves only the head; the encoder moves
     from the second on. Inner steps run without dropout.
 
-    ``adapt="head"`` is ANIL (Raghu et al. 2020): the encoder runs once and only the head adapts.
-    ``order="first"`` is FOMAML: inner steps leave no graph behind, and the outer gradient is that of the
-    query loss at the fast weights.
+    Its kin are arguments:
+
+    ========================================  =================================================================
+    FOMAML                                    ``strategy="first"``
+    ANIL (Raghu et al. 2020)                  ``adapt="head"``: the encoder runs once and only the head adapts
+    BOIL (Oh et al. 2021)                     ``adapt="body"``: the head stays as it begins, at the prototypes here
+    Meta-SGD (Li et al. 2017)                 ``rates="element"`` or ``"tensor"``
+    rates of MAML++ (Antoniou et al. 2019)    ``rates="step"``
+    Meta-Curvature (Park & Oliva 2019)        ``rates="curvature"``
+    Proto-MAML (Triantafillou et al. 2020)    ``head="prototypes"``: W_c = 2 p_c / d, b_c = -‖p_c‖² / d for d features
+    ========================================  =================================================================
 
     The state maps names to fast weights (task, …): ``head.weight`` (task, way, width), ``head.bias`` (task,
     way) and ``encoder.…``; adapting again takes more steps from there.
@@ -47,12 +60,16 @@ class MAML(Learner):
         encoder: maps an example to a vector.
         rate: η.
         steps: inner steps, of each call of ``adapt``.
-        order: ``second`` differentiates through the inner steps, ``first`` does not.
-        adapt: which parameters of the encoder adapt beside the head: ``all``, ``head`` (none), ``norms``,
-            ``last:n``, a pattern of names, or several of these with commas between. Parameters that are
-            frozen when the learner is built stay so.
-        tasks_at_once: tasks that adapt side by side; 0 chooses: all of them on an accelerator, on a CPU as
-            many as stay in the cache.
+        strategy: how the outer gradient passes the inner steps (:mod:`quickstudy.functional.descent`): ``unroll``,
+            ``sweep``, ``sqrt``, ``fd`` or ``first``; ``auto`` measures one step and takes the fastest exact one that
+            fits a quarter of the memory. A head that adapts alone is always unrolled, which takes next to nothing.
+        adapt: which parameters of the encoder adapt beside the head: ``all``, ``head`` (none), ``body`` (all, and not
+            the head), ``norms``, ``last:n``, a pattern of names, or several of these with commas between. Parameters
+            that are frozen when the learner is built stay so.
+        rates: ``fixed``, or learned: ``tensor``, ``element``, ``step`` or ``curvature`` (:class:`StepSizes`).
+        head: how it begins: ``zero``, or at the ``prototypes`` of the support.
+        tasks_at_once: tasks that adapt side by side, and whose gradients are made together; 0 chooses: all of them on
+            an accelerator, on a CPU as many as stay in the cache.
 
     Raises:
         ValueError: an option is out of range, or ``adapt`` matches no parameter.
@@ -78,8 +95,10 @@ class MAML(Learner):
         *,
         rate: float = 0.1,
         steps: int = 5,
-        order: Literal["first", "second"] = "second",
+        strategy: Strategy | Literal["auto"] = "auto",
         adapt: str = "all",
+        rates: Kind = "fixed",
+        head: Literal["zero", "prototypes"] = "zero",
         tasks_at_once: int = 0,
     ) -> None:
         super().__init__(encoder, Categorical())
@@ -87,27 +106,48 @@ class MAML(Learner):
             raise ValueError(f"The rate of the inner steps must be positive; found {rate}.")
         if steps < 1:
             raise ValueError(f"The number of inner steps must be at least 1; found {steps}.")
-        if order not in ("first", "second"):
-            raise ValueError(f"The order must be first or second; found {order!r}.")
+        if strategy not in ("auto", *STRATEGIES):
+            raise ValueError(
+                f"The strategy must be one of auto, {', '.join(STRATEGIES)}; found {strategy!r}."
+            )
+        if head not in ("zero", "prototypes"):
+            raise ValueError(f"The head must begin at zero or at the prototypes; found {head!r}.")
         if tasks_at_once < 0:
             raise ValueError(
                 f"tasks_at_once must be a number of tasks, or 0 to choose; found {tasks_at_once}."
             )
-        self.rate, self.steps, self.order = rate, steps, order
-        self.tasks_at_once = tasks_at_once
-        self.adapted = adapted_names(encoder, adapt)
+        self.steps, self.strategy, self.tasks_at_once = steps, strategy, tasks_at_once
+        self.head_adapts = adapt != "body"
+        self.head = head if self.head_adapts else "prototypes"
+        self.adapted = adapted_names(encoder, adapt if self.head_adapts else "all")
         """Names of the encoder's parameters that adapt."""
+        if not self.head_adapts and not self.adapted:
+            raise ValueError("Nothing would adapt: every parameter of the encoder is frozen.")
+        named = dict(encoder.named_parameters())
+        shapes = {f"encoder.{name}": named[name].shape for name in self.adapted}
+        if self.head_adapts:
+            shapes |= {"head.weight": torch.Size([1, encoder.width]), "head.bias": torch.Size([1])}
+        self.sizes = StepSizes(rates, rate, shapes, steps=steps)
+        self._fitting: dict[tuple[Any, ...], Strategy] = {}
+
+    def together(self, episode: Episode) -> int:
+        return min(self._side_by_side(part.x) for part in (episode.support, episode.query))
 
     def adapt(self, support: Examples, context: Context, state: Weights | None = None) -> Weights:
-        start = self.initial_weights(context) if state is None else state
-
-        def descend(weights: Weights) -> Weights:
-            with exact_derivatives(), without_dropout(self.encoder):
-                if self.adapted:
-                    return self._descend_by_task(weights, support, context)
-                return self._descend_head(weights, support, context)
-
-        return first_order(descend, start) if self.order == "first" else descend(start)
+        start = self.initial_weights(support, context) if state is None else state
+        if not self.adapted:
+            return self._descend_head(start, support, context)
+        loop = InnerLoop(self._task_loss, self.sizes.update, self.steps)
+        shared = self._shared()
+        data = (support, context.classes)
+        return descend(
+            loop,
+            start,
+            shared,
+            data,
+            strategy=self._strategy(loop, start, shared, data),
+            tasks_at_once=self._side_by_side(support.x),
+        )
 
     def predict(self, state: Weights, x: Inputs, context: Context) -> Tensor:
         if not self.adapted:
@@ -117,16 +157,25 @@ class MAML(Learner):
             return _logits(weights, self._features(weights, x))
 
         with exact_derivatives():
-            return over_tasks(one, state, x, tasks_at_once=self._chunk(x))
+            return over_tasks(one, state, x, tasks_at_once=self._side_by_side(x))
 
-    def initial_weights(self, context: Context) -> Weights:
-        """Fast weights before adaptation: a head of zeros and, for each task, the encoder's own weights."""
+    def initial_weights(self, support: Examples, context: Context) -> Weights:
+        """Fast weights before adaptation: the head, and for each task the encoder's own weights."""
         tasks, way = context.classes.shape
         weights = {
             f"encoder.{name}": value.expand(tasks, *value.shape)
             for name, value in self.encoder.named_parameters()
             if name in self.adapted
         }
+        if self.head == "prototypes":
+            with self._exact():
+                features = self.encode(support.x)
+            sums, counts = class_sums(features, support, way)
+            prototypes = sums / counts.clamp(min=1)[..., None]
+            nearness = -prototypes.square().sum(-1) / self.encoder.width
+            weights["head.weight"] = 2 * prototypes / self.encoder.width
+            weights["head.bias"] = nearness.masked_fill(counts == 0, UNSEEN)
+            return weights
         kind = next((value.dtype for value in self.parameters()), torch.get_default_dtype())
         device = context.classes.device
         weights["head.weight"] = torch.zeros(
@@ -135,48 +184,72 @@ class MAML(Learner):
         weights["head.bias"] = torch.zeros(tasks, way, dtype=kind, device=device)
         return weights
 
-    def _descend_by_task(self, weights: Weights, support: Examples, context: Context) -> Weights:
-        def one(weights: Weights, support: Examples, classes: Tensor) -> Weights:
-            batch = support._replace(y=support.y[None], mask=support.mask[None])
+    @contextmanager
+    def _exact(self) -> Iterator[None]:
+        """The inner loop's kernels and modes."""
+        with exact_derivatives(), without_dropout(self.encoder):
+            yield
 
-            def loss(weights: Weights) -> Tensor:
-                logits = _logits(weights, self._features(weights, support.x))
-                return self.likelihood.nll(logits[None], batch, alone(classes))
+    def _shared(self) -> Weights:
+        """What inner steps depend on beside the fast weights: rates, and the parts of the encoder that stay."""
+        stay = {
+            f"encoder.{name}": value
+            for name, value in self.encoder.named_parameters()
+            if value.requires_grad and name not in self.adapted
+        }
+        return stay | self.sizes.shared()
 
-            return inner_steps(loss, weights, steps=self.steps, rate=self.rate)
-
-        def alone(classes: Tensor) -> Context:
-            return context._replace(classes=classes[None])
-
-        return over_tasks(
-            one, weights, support, context.classes, tasks_at_once=self._chunk(support.x)
-        )
+    def _task_loss(self, weights: Weights, shared: Weights, data: Any) -> Tensor:
+        """The support's loss of one task."""
+        support, classes = data
+        context = Context(classes[None], classes.new_zeros(1, 0), classes.new_zeros(1, 0, 0))
+        batch = support._replace(y=support.y[None], mask=support.mask[None])
+        with self._exact():
+            own = {**shared, **weights}
+            logits = _logits(own, self._features(own, support.x))
+        return self.likelihood.nll(logits[None], batch, context)
 
     def _descend_head(self, weights: Weights, support: Examples, context: Context) -> Weights:
-        features = self.encode(support.x)
+        with self._exact():
+            features = self.encode(support.x)
 
-        def loss(weights: Weights) -> Tensor:
+        def loss(weights: Weights, shared: Weights, data: Any) -> Tensor:
             # Tasks share no weight, so the slopes of the sum are the slopes of each.
             return self.likelihood.task_nll(_logits(weights, features), support, context).sum()
 
-        return inner_steps(loss, weights, steps=self.steps, rate=self.rate)
+        loop = InnerLoop(loss, self.sizes.update, self.steps)
+        # One loop for all tasks at once, which takes them for a single one.
+        single = {name: value[None] for name, value in weights.items()}
+        strategy: Strategy = "first" if self.strategy == "first" else "unroll"
+        ends = descend(loop, single, self.sizes.shared(), (), strategy=strategy)
+        return {name: value[0] for name, value in ends.items()}
 
     def _features(self, weights: Weights, x: Inputs) -> Tensor:
         own = {
             name.removeprefix("encoder."): value
             for name, value in weights.items()
-            if name not in HEAD
+            if name.startswith("encoder.")
         }
         return torch.func.functional_call(self.encoder, own, (x,))
 
-    def _chunk(self, x: Inputs) -> int:
+    def _strategy(self, loop: InnerLoop, weights: Weights, shared: Weights, data: Any) -> Strategy:
+        if self.strategy != "auto":
+            return self.strategy
+        if not torch.is_grad_enabled():
+            return "unroll"
+        key = tuple((leaf.shape, leaf.device) for leaf in leaves(data))
+        if key not in self._fitting:
+            self._fitting[key] = fitting_strategy(loop, weights, shared, data)
+        return self._fitting[key]
+
+    def _side_by_side(self, x: Inputs) -> int:
         tasks, examples = leaves(x)[0].shape[:2]
         if self.tasks_at_once:
             return self.tasks_at_once
         each = self.encoder.bytes_per_example * max(1, examples)
         if leaves(x)[0].device.type != "cpu" or not each:
             return tasks
-        return max(1, LARGEST_CPU_TENSOR // each)
+        return max(1, min(tasks, LARGEST_CPU_TENSOR // each))
 
 
 def _logits(weights: Weights, features: Tensor) -> Tensor:

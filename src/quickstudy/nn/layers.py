@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from quickstudy.functional import inside_transform
 from quickstudy.nn.positions import rotate
 
+SHORT = 64
+"""Tokens up to which attention on a CPU is made of plain products where a gradient is wanted."""
+
 
 class Norm(nn.LayerNorm):
     """Layer normalisation whose affine part is a separate step inside function transforms.
@@ -69,6 +72,9 @@ def attention(
     >>> attention(one, one, one).shape
     torch.Size([1, 1, 3, 4])
     """
+    if mask is None and not causal and torch.is_grad_enabled() and _short(query, key):
+        weights = ((query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)).softmax(-1)
+        return F.dropout(weights, dropout, dropout > 0) @ value
     if causal and mask is not None:
         shape = (query.shape[-2], key.shape[-2])
         mask = mask & torch.ones(shape, dtype=torch.bool, device=query.device).tril()
@@ -76,6 +82,11 @@ def attention(
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal
     )
+
+
+def _short(query: Tensor, key: Tensor) -> bool:
+    """Whether plain products are faster than the fused kernel, forward and backward together: few tokens on a CPU."""
+    return query.device.type == "cpu" and max(query.shape[-2], key.shape[-2]) <= SHORT
 
 
 def isolated_attention(

@@ -1,0 +1,18 @@
+"""The one door to derivatives inside a model: which weights adapt, how, and the kernels that they need."""
+
+from quickstudy.functional.adding import added_up
+from quickstudy.functional.descent import STRATEGIES, Strategy, descend, fitting_strategy
+from quickstudy.functional.kernels import (
+    exact_derivatives,
+    full_precision,
+    inside_transform,
+    keep_large_blocks,
+    without_dropout,
+)
+from quickstudy.functional.loops import InnerLoop, Weights, over_tasks
+from quickstudy.functional.subsets import adapted_names
+
+__all__ = [
+    "STRATEGIES", "InnerLoop", "Strategy", "Weights", "adapted_names", "added_up", "descend", "exact_derivatives",
+    "fitting_strategy", "full_precision", "inside_transform", "keep_large_blocks", "over_tasks", "without_dropout",
+]  # fmt: skip

@@ -1,0 +1,134 @@
+"""Inner loops of many tasks, and the derivative of where they end in where they began.
+
+An inner loop takes K steps ``w_{k+1} = u(w_k, g_k, φ)`` with ``g_k = ∇_w L(w_k, φ)``, where w are the fast weights of a
+task and φ is what all tasks share. Five strategies give the same end and, but for the last two, the same derivative:
+
+==========  =======================================================  ==============================
+strategy    how the derivative is made                               memory, in weights of a task
+==========  =======================================================  ==============================
+``unroll``  by the graph of all steps                                K times a step's activations
+``sweep``   backwards from the w_k, each step done again             K
+``sqrt``    the same, the w_k made again from every √K-th            about 2 √K
+``fd``      as ``sweep``, second derivatives by central differences  K
+``first``   slopes count as constants: first-order                   1
+==========  =======================================================  ==============================
+
+The backward sweep is ``v_k = (∂u/∂w)ᵀ v_{k+1} + H_k ḡ_k`` with ``ḡ_k = (∂u/∂g)ᵀ v_{k+1}``, H_k the Hessian of L at w_k.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from quickstudy.episode import leaves, tree_map
+from quickstudy.functional.loops import InnerLoop, Weights, one_step, roll
+from quickstudy.functional.sweep import Plan, Sweep
+
+Strategy = Literal["unroll", "sweep", "sqrt", "fd", "first"]
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
+
+SHARE_OF_MEMORY = 0.25
+"""Of the memory of the device, what ``auto`` lets the graphs of the inner steps take."""
+
+log = logging.getLogger(__name__)
+
+
+def descend(
+    loop: InnerLoop,
+    weights: Weights,
+    shared: Weights,
+    data: Any,
+    *,
+    strategy: Strategy = "unroll",
+    tasks_at_once: int = 1,
+) -> Weights:
+    """Where the inner loop of each task ends, differentiable in where it begins and in the shared weights.
+
+    Args:
+        loop: of one task.
+        weights: where each task begins, (task, …).
+        shared: what all tasks share, without a task axis.
+        data: of each task, a tree of tensors (task, …).
+        strategy: one of the table above; it makes no difference where gradients are switched off.
+        tasks_at_once: tasks that go side by side by ``vmap``; 1 takes one after the other without it.
+
+    Returns:
+        Fast weights (task, …).
+
+    Raises:
+        ValueError: an unknown strategy; data that require a gradient under another strategy than ``unroll``.
+
+    >>> def update(w, g, shared, k):
+    ...     return {"a": w["a"] - 0.25 * g["a"]}
+    >>> loop = InnerLoop(lambda w, shared, x: (w["a"] - x).square().sum(), update, steps=2)
+    >>> start = torch.zeros(1, 1, requires_grad=True)
+    >>> end = descend(loop, {"a": start}, {}, torch.ones(1, 1), strategy="sweep")["a"]
+    >>> end.item(), torch.autograd.grad(end.sum(), start)[0].item()
+    (0.75, 0.25)
+    """
+    if strategy not in STRATEGIES:
+        raise ValueError(
+            f"The strategy must be one of {', '.join(STRATEGIES)}; found {strategy!r}."
+        )
+    if not torch.is_grad_enabled() or strategy in ("unroll", "first"):
+        first = strategy == "first"
+        return roll(loop, weights, shared, data, range(loop.steps), tasks_at_once, first=first)
+    if any(leaf.requires_grad for leaf in leaves(data)):
+        raise ValueError(
+            f"The strategy {strategy!r} passes no gradient to the data of a task; detach them, or choose the strategy "
+            "unroll."
+        )
+    plan = Plan(loop, tuple(weights), tuple(shared), data, strategy, tasks_at_once)
+    found = Sweep.apply(plan, *weights.values(), *shared.values())
+    return dict(zip(weights, found, strict=True))
+
+
+def graph_bytes(loop: InnerLoop, weights: Weights, shared: Weights, data: Any) -> int:
+    """Bytes that the graph of one step of the first task keeps, beside the weights themselves."""
+    own, first = tree_map(lambda leaf: leaf[0].detach(), (weights, data))
+    own = {name: value.requires_grad_() for name, value in own.items()}
+    known = {leaf.untyped_storage().data_ptr() for leaf in leaves((weights, shared, data))}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        end = one_step(loop, own, shared, first, 0)
+    del end
+    return sum(kept.values())
+
+
+def fitting_strategy(loop: InnerLoop, weights: Weights, shared: Weights, data: Any) -> Strategy:
+    """The fastest exact strategy that fits a quarter of the device's memory: unroll, else sweep, else sqrt.
+
+    One step of one task is taken to measure its graph.
+    """
+    count = len(leaves(weights)[0])
+    budget = SHARE_OF_MEMORY * device_memory(leaves(weights)[0].device)
+    graph = graph_bytes(loop, weights, shared, data) * loop.steps * count
+    sets = sum(value.nbytes for value in weights.values()) * loop.steps
+    chosen: Strategy = "unroll" if graph <= budget else "sweep" if sets <= budget else "sqrt"
+    log.info(
+        "The graph of %d inner steps of %d tasks takes %.3g GB of at most %.3g; the strategy is %s.",
+        loop.steps, count, graph / 1e9, budget / 1e9, chosen,
+    )  # fmt: skip
+    return chosen
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes of memory that a device has in all; unlimited where nobody tells."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 62

@@ -1,0 +1,104 @@
+"""Inner loops as pure functions: one step, some steps, and many tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from quickstudy.episode import leaves, tree_map
+from quickstudy.functional.kernels import inside_transform
+
+Weights = dict[str, Tensor]
+"""Fast weights: name to tensor."""
+
+Result = TypeVar("Result")
+
+
+class InnerLoop(NamedTuple):
+    """The inner loop of one task, as pure functions.
+
+    Both are called under function transforms as well as outside, and again during the backward pass: they may depend on
+    their arguments only. Parameters of a module that the loss uses belong to ``shared``, or get no gradient.
+    """
+
+    loss: Callable[[Weights, Weights, Any], Tensor]
+    """Fast weights, shared weights, and the data of a task (a tree without a task axis), to a scalar."""
+    update: Callable[[Weights, Weights, Weights, int], Weights]
+    """Fast weights, their slopes, shared weights and the number of the step, to new fast weights; affine in the slopes.
+
+    Descent rather than an adaptive rule such as Adam: a square root has no derivative where a gradient is zero, and the
+    key bias of attention always has a gradient of zero."""
+    steps: int
+
+
+def slopes_of(loss: Callable[[Weights], Tensor], weights: Weights) -> Weights:
+    """``∇ loss`` at some weights, with a graph where gradients are switched on; zero for a weight it does not use."""
+    if inside_transform() or torch.is_inference_mode_enabled():
+        return torch.func.grad(loss)(weights)
+    graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        own = {
+            n: w if graph and w.requires_grad else w.detach().requires_grad_()
+            for n, w in weights.items()
+        }
+        found = torch.autograd.grad(
+            loss(own),
+            list(own.values()),
+            create_graph=graph,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    return dict(zip(weights, found, strict=True))
+
+
+def over_tasks(
+    function: Callable[..., Result], *trees: Any, tasks_at_once: int, randomness: str = "different"
+) -> Result:
+    """``function`` of each task of some trees of tensors (task, …), its results stacked again.
+
+    One task at a time runs as it is; more go side by side by ``vmap``. Random numbers differ between tasks. The layers
+    of :mod:`quickstudy.nn` keep their derivatives exact through it.
+
+    >>> over_tasks(lambda x: x.sum(), torch.ones(3, 2), tasks_at_once=1).tolist()
+    [2.0, 2.0, 2.0]
+    """
+    if tasks_at_once == 1 and not inside_transform():
+        count = len(leaves(trees)[0])
+        parts = [function(*tree_map(lambda leaf, i=i: leaf[i], trees)) for i in range(count)]
+        return tree_map(lambda *each: torch.stack(each), *parts)
+    side_by_side: Callable[..., Result] = torch.func.vmap(
+        function, randomness=randomness, chunk_size=tasks_at_once
+    )
+    return side_by_side(*trees)
+
+
+def roll(
+    loop: InnerLoop,
+    weights: Weights,
+    shared: Weights,
+    data: Any,
+    steps: range,
+    tasks_at_once: int,
+    *,
+    first: bool = False,
+) -> Weights:
+    """Some steps of every task, with a graph where gradients are switched on."""
+
+    def one(weights: Weights, data: Any) -> Weights:
+        for k in steps:
+            weights = one_step(loop, weights, shared, data, k, first=first)
+        return weights
+
+    return over_tasks(one, weights, data, tasks_at_once=tasks_at_once)
+
+
+def one_step(
+    loop: InnerLoop, weights: Weights, shared: Weights, data: Any, k: int, *, first: bool = False
+) -> Weights:
+    with torch.no_grad() if first else nullcontext():
+        slopes = slopes_of(lambda own: loop.loss(own, shared, data), weights)
+    return loop.update(weights, slopes, shared, k)

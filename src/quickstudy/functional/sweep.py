@@ -1,0 +1,180 @@
+"""The derivative of an inner loop by a sweep backwards over its steps, which keeps weights and no graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from quickstudy.episode import take_tasks, tree_map
+from quickstudy.functional.loops import InnerLoop, Weights, one_step, over_tasks, roll, slopes_of
+
+
+class Plan(NamedTuple):
+    """What a sweep knows beside its tensors."""
+
+    loop: InnerLoop
+    weights: tuple[str, ...]
+    shared: tuple[str, ...]
+    data: Any
+    strategy: str
+    tasks_at_once: int
+
+    @property
+    def stride(self) -> int:
+        """Steps between two sets of weights that are kept."""
+        return math.isqrt(max(1, self.loop.steps)) if self.strategy == "sqrt" else 1
+
+
+class Sweep(torch.autograd.Function):
+    """Inner steps without a graph, and the sweep back through them."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+        split = len(plan.weights)
+        weights = dict(zip(plan.weights, tensors[:split], strict=True))
+        shared = dict(zip(plan.shared, tensors[split:], strict=True))
+        ctx.plan, ctx.autocast = plan, _autocast(tensors[0].device.type)
+        kept: list[Tensor] = []
+        for start in range(0, plan.loop.steps, plan.stride):
+            kept += weights.values()
+            steps = range(start, min(start + plan.stride, plan.loop.steps))
+            weights = roll(plan.loop, weights, shared, plan.data, steps, plan.tasks_at_once)
+        ctx.save_for_backward(*shared.values(), *kept)
+        return tuple(weights.values())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        plan, (shared, kept) = ctx.plan, _split(ctx.saved_tensors, len(ctx.plan.shared))
+        common = dict(zip(plan.shared, shared, strict=True))
+        v = dict(zip(plan.weights, slopes, strict=True))
+        total = {name: torch.zeros_like(value) for name, value in common.items()}
+        pull = _pull_by_differences if plan.strategy == "fd" else _pull
+        with ctx.autocast():
+            for start in reversed(range(0, plan.loop.steps, plan.stride)):
+                kept, own = _split(kept, len(kept) - len(plan.weights))
+                path = [dict(zip(plan.weights, own, strict=True))]
+                last = min(start + plan.stride, plan.loop.steps) - 1
+                for k in range(start, last):
+                    path.append(
+                        roll(
+                            plan.loop,
+                            path[-1],
+                            common,
+                            plan.data,
+                            range(k, k + 1),
+                            plan.tasks_at_once,
+                        )
+                    )
+                for k in range(last, start - 1, -1):
+                    at = path.pop()
+                    v, parts = _pull_tasks(pull, plan, k, at, common, v)
+                    total = {name: value + parts[name] for name, value in total.items()}
+        return None, *v.values(), *total.values()
+
+
+def _split(tensors: Any, at: int) -> tuple[Any, Any]:
+    return tensors[:at], tensors[at:]
+
+
+def _autocast(device: str) -> Callable[[], AbstractContextManager[Any]]:
+    """The automatic mixed precision of now, for the backward pass, which runs outside of it."""
+    if not torch.is_autocast_enabled(device):
+        return nullcontext
+    dtype = torch.get_autocast_dtype(device)
+    return lambda: torch.autocast(device, dtype=dtype)
+
+
+def _pull_tasks(
+    pull: Callable[..., tuple[Weights, Weights]],
+    plan: Plan,
+    k: int,
+    weights: Weights,
+    shared: Weights,
+    v: Weights,
+) -> tuple[Weights, Weights]:
+    """Step k backwards for all tasks: slopes of the weights, (task, …), and of what is shared, summed over tasks."""
+    count, size = len(next(iter(v.values()))), plan.tasks_at_once
+    found: list[Weights] = []
+    total: Weights = {}
+    for start in range(0, count, size):
+        which = slice(start, start + size)
+        parts = take_tasks((weights, plan.data, v), which)
+        one = lambda own, data, v: pull(plan.loop, k, own, shared, data, v)  # noqa: E731
+        own, others = over_tasks(one, *parts, tasks_at_once=size)
+        found.append(own)
+        sums = {name: value.sum(0) for name, value in others.items()}
+        total = {name: value + total[name] for name, value in sums.items()} if total else sums
+    return tree_map(lambda *each: torch.cat(each), *found), total
+
+
+def _pull(
+    loop: InnerLoop, k: int, weights: Weights, shared: Weights, data: Any, v: Weights
+) -> tuple[Weights, Weights]:
+    """Slopes of ⟨v, step k⟩ in the weights and in what is shared: reverse over reverse."""
+
+    def along(weights: Weights, shared: Weights) -> Tensor:
+        end = one_step(loop, weights, shared, data, k)
+        return _product(v, end)
+
+    return _both_slopes(along, weights, shared)
+
+
+def _pull_by_differences(
+    loop: InnerLoop, k: int, weights: Weights, shared: Weights, data: Any, v: Weights
+) -> tuple[Weights, Weights]:
+    """The same, with the Hessian's product as a central difference of slopes: first derivatives of the loss only.
+
+    ``H ḡ ≈ (∇L(w + ε ḡ) - ∇L(w - ε ḡ)) / 2ε``; half the sum of both is the slope itself, up to ε².
+    """
+
+    def moved(slopes: Weights, weights: Weights, shared: Weights) -> Tensor:
+        end = loop.update(weights, slopes, shared, k)
+        return _product(v, end)
+
+    none = {name: torch.zeros_like(value) for name, value in weights.items()}
+    way, _ = _both_slopes(lambda slopes, _: moved(slopes, weights, shared), none, {})
+    length = _product(way, way).sqrt()
+    kind = length.dtype
+    epsilon = 2 * torch.finfo(kind).eps ** (1 / 3) / length.clamp(min=torch.finfo(kind).tiny ** 0.5)
+    ahead, behind = (
+        _both_slopes(
+            lambda own, common: loop.loss(own, common, data),
+            {name: value + sign * epsilon * way[name] for name, value in weights.items()},
+            shared,
+        )
+        for sign in (1, -1)
+    )
+    middle = {name: (ahead[0][name] + behind[0][name]) / 2 for name in weights}
+    own, common = _both_slopes(lambda w, s: moved(middle, w, s), weights, shared)
+    curved = [
+        {name: value + (plus[name] - minus[name]) / (2 * epsilon) for name, value in direct.items()}
+        for direct, plus, minus in zip((own, common), ahead, behind, strict=True)
+    ]
+    return curved[0], curved[1]
+
+
+def _both_slopes(
+    function: Callable[[Weights, Weights], Tensor], weights: Weights, shared: Weights
+) -> tuple[Weights, Weights]:
+    """Slopes of a scalar in both arguments, without a graph."""
+    marked = {f"own {name}": value.detach() for name, value in weights.items()}
+    marked |= {f"shared {name}": value.detach() for name, value in shared.items()}
+
+    def part(tree: Weights, mark: str) -> Weights:
+        found = {name: value for name, value in tree.items() if name.startswith(mark)}
+        return {name.removeprefix(mark): value for name, value in found.items()}
+
+    with torch.no_grad():
+        slopes = slopes_of(lambda tree: function(part(tree, "own "), part(tree, "shared ")), marked)
+    return part(slopes, "own "), part(slopes, "shared ")
+
+
+def _product(first: Weights, second: Weights) -> Tensor:
+    return torch.stack([(value * second[name]).sum() for name, value in first.items()]).sum()
