@@ -235,8 +235,8 @@ def extend(
         A new task; ``task`` is left as it was.
 
     Raises:
-        ArtifactError: no example, one class only, a label that the task does not know, or a task of
-            another artifact.
+        ArtifactError: no example, one class only, a label that the task does not know, a task of another artifact, or
+            an inner loop that diverges.
     """
     count = len(leaves(x)[0])
     if count != len(labels) or not count:
@@ -264,8 +264,13 @@ def extend(
         mask=torch.ones(1, count, dtype=torch.bool, device=device),
     )
     context = _new_context(len(names), device) if task is None else task.context
-    with torch.set_grad_enabled(artifact.learner.inner_loop):
+    with torch.no_grad():
         state = artifact.learner.adapt(support, context, None if task is None else task.state)
+        if not all(leaf.isfinite().all() for leaf in leaves(state)):
+            why = artifact.learner.trouble(support, context) or "its state is not finite"
+            raise ArtifactError(
+                f"The task cannot be learned: {why}; check the examples, or train with a smaller learner.rate."
+            )
     return AdaptedTask(
         base_id=artifact.id,
         state=tree_map(lambda tensor: tensor.detach(), state),

@@ -247,3 +247,11 @@ def test_a_task_finds_its_artifact(artifact: Artifact, tmp_path: Path) -> None:
     assert base_of(tmp_path / "elsewhere/my.task") == tmp_path / "elsewhere/artifact"  # the run was
     with pytest.raises(ArtifactError, match=f"needs the artifact {artifact.id}, which is not at"):
         base_of(tmp_path / "moved.task")
+
+
+def test_a_task_whose_inner_loop_diverges_is_no_task(tmp_path: Path) -> None:
+    artifact = make(tmp_path / "run" / "artifact", "maml")
+    artifact.learner.sizes.rate = 1e200
+    told = "The task cannot be learned: inner step . of task 0 made .*; check the examples"
+    with pytest.raises(ArtifactError, match=told):
+        extend(artifact, None, support(), list("aabbcc"))

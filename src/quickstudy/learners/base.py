@@ -65,6 +65,10 @@ class Learner(nn.Module, ABC):
         """How many tasks of an episode the gradient is made of at a time; memory grows with them, and no further."""
         return episode.tasks
 
+    def trouble(self, support: Examples, context: Context) -> str:
+        """Why adapting to these examples does not end in finite numbers, in half a sentence; empty when it does."""
+        return ""
+
     def query_loss(self, episode: Episode) -> Tensor:
         """Mean negative log-likelihood of the queries after adapting to the support."""
         state = self.adapt(episode.support, episode.context)

@@ -22,6 +22,7 @@ from quickstudy.functional import (
     over_tasks,
     without_dropout,
 )
+from quickstudy.functional.watching import first_divergence
 from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import UNSEEN, class_sums
 from quickstudy.learners.step_sizes import Kind, StepSizes
@@ -131,14 +132,14 @@ class MAML(Learner):
         self._fitting: dict[tuple[Any, ...], Strategy] = {}
 
     def together(self, episode: Episode) -> int:
-        return min(self._side_by_side(part.x) for part in (episode.support, episode.query))
+        return min(self.side_by_side(part.x) for part in (episode.support, episode.query))
 
     def adapt(self, support: Examples, context: Context, state: Weights | None = None) -> Weights:
         start = self.initial_weights(support, context) if state is None else state
         if not self.adapted:
             return self._descend_head(start, support, context)
-        loop = InnerLoop(self._task_loss, self.sizes.update, self.steps)
-        shared = self._shared()
+        loop = InnerLoop(self.support_loss, self.sizes.update, self.steps)
+        shared = self.shared()
         data = (support, context.classes)
         return descend(
             loop,
@@ -146,7 +147,7 @@ class MAML(Learner):
             shared,
             data,
             strategy=self._strategy(loop, start, shared, data),
-            tasks_at_once=self._side_by_side(support.x),
+            tasks_at_once=self.side_by_side(support.x),
         )
 
     def predict(self, state: Weights, x: Inputs, context: Context) -> Tensor:
@@ -157,7 +158,15 @@ class MAML(Learner):
             return _logits(weights, self._features(weights, x))
 
         with exact_derivatives():
-            return over_tasks(one, state, x, tasks_at_once=self._side_by_side(x))
+            return over_tasks(one, state, x, tasks_at_once=self.side_by_side(x))
+
+    def trouble(self, support: Examples, context: Context) -> str:
+        with torch.no_grad():
+            start = self.initial_weights(support, context)
+            loop = InnerLoop(self.support_loss, self.sizes.update, self.steps)
+            return str(
+                first_divergence(loop, start, self.shared(), (support, context.classes)) or ""
+            )
 
     def initial_weights(self, support: Examples, context: Context) -> Weights:
         """Fast weights before adaptation: the head, and for each task the encoder's own weights."""
@@ -190,7 +199,7 @@ class MAML(Learner):
         with exact_derivatives(), without_dropout(self.encoder):
             yield
 
-    def _shared(self) -> Weights:
+    def shared(self) -> Weights:
         """What inner steps depend on beside the fast weights: rates, and the parts of the encoder that stay."""
         stay = {
             f"encoder.{name}": value
@@ -199,7 +208,7 @@ class MAML(Learner):
         }
         return stay | self.sizes.shared()
 
-    def _task_loss(self, weights: Weights, shared: Weights, data: Any) -> Tensor:
+    def support_loss(self, weights: Weights, shared: Weights, data: Any) -> Tensor:
         """The support's loss of one task."""
         support, classes = data
         context = Context(classes[None], classes.new_zeros(1, 0), classes.new_zeros(1, 0, 0))
@@ -242,7 +251,8 @@ class MAML(Learner):
             self._fitting[key] = fitting_strategy(loop, weights, shared, data)
         return self._fitting[key]
 
-    def _side_by_side(self, x: Inputs) -> int:
+    def side_by_side(self, x: Inputs) -> int:
+        """How many tasks with such examples adapt at a time."""
         tasks, examples = leaves(x)[0].shape[:2]
         if self.tasks_at_once:
             return self.tasks_at_once

@@ -132,6 +132,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         }
         self.metric = learner.likelihood.metric
         self._loss, self._losses = torch.zeros(()), 0
+        self._trouble = ""
         self._average: list[Tensor] = []
         self._started = 0.0
         self._validation_started = self._validation_seconds = 0.0
@@ -190,6 +191,11 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
 
     def training_step(self, batch: tuple[Tensor, Episode], batch_idx: int) -> Tensor:
         loss: Tensor = self.learner(batch[1])
+        # Where a step is long or nothing runs ahead, looking at once costs nothing, and tells most.
+        look = self.learner.inner_loop or self.device.type == "cpu"
+        if look and not self._trouble and not loss.isfinite():
+            found = self.learner.trouble(batch[1].support, batch[1].context)
+            self._trouble = f" In step {self.step + 1}, {found}." if found else ""
         self._loss += loss.detach()
         self._losses += 1
         return loss
@@ -234,7 +240,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         if not math.isfinite(loss):
             raise TrainingError(
                 f"The training loss became {loss} before step {self.step}; lower training.rate "
-                f"({self.config.training.rate}), or set training.clip."
+                f"({self.config.training.rate}), or set training.clip.{self._trouble}"
             )
         return loss
 
