@@ -83,7 +83,8 @@ class TrainingConfig(_Part):
         optimizer: muon, whose steps turn every matrix equally fast in all directions, or adamw, which is the safer
             choice for weights that were trained elsewhere.
         weight_decay: of matrices, which are drawn to zero by ``rate · weight_decay`` of themselves in a step.
-        warmup: steps over which the rate rises; it falls to zero along a line afterwards.
+        warmup: steps over which the rate rises; it falls to zero afterwards.
+        schedule: how the rate falls: linear, or along a cosine.
         clip: largest norm of the gradient; 0 for no limit.
         accumulate: batches of tasks for one step.
         precision: as Lightning names it; 16-mixed needs a GPU.
@@ -104,6 +105,7 @@ class TrainingConfig(_Part):
     optimizer: Literal["muon", "adamw"] = "muon"
     weight_decay: float = Field(default=0.05, ge=0)
     warmup: int = Field(default=50, ge=0)
+    schedule: Literal["linear", "cosine"] = "linear"
     clip: float = Field(default=1.0, ge=0)
     accumulate: int = Field(default=1, ge=1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"

@@ -63,7 +63,8 @@ def by_hand(config: RunConfig) -> tuple[dict[str, torch.Tensor], list[torch.Tens
         share = max(0, step - part.warmup) / (part.steps - part.warmup)
         for group in optimizer.param_groups:
             rise = min(1, (step + 1) / part.warmup)
-            group["lr"] = part.rate * rise * (1 - share)
+            left = (1 + math.cos(math.pi * share)) / 2 if part.schedule == "cosine" else 1 - share
+            group["lr"] = part.rate * rise * left
         optimizer.zero_grad()
         for batch in range(step * part.accumulate, (step + 1) * part.accumulate):
             drawn = [tasks[batch * each + i] for i in range(each)]
@@ -78,10 +79,11 @@ def by_hand(config: RunConfig) -> tuple[dict[str, torch.Tensor], list[torch.Tens
     return learner.state_dict(), average
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_it_equals_a_plain_loop(tmp_path: Path, optimizer: str) -> None:
+@pytest.mark.parametrize(("optimizer", "schedule"), [("muon", "linear"), ("adamw", "cosine")])
+def test_it_equals_a_plain_loop(tmp_path: Path, optimizer: str, schedule: str) -> None:
+    choice = {"optimizer": optimizer, "schedule": schedule}
     config = toy_config(
-        precision="64-true", accumulate=2, average=0.8, clip=0.5, steps=10, optimizer=optimizer
+        precision="64-true", accumulate=2, average=0.8, clip=0.5, steps=10, **choice
     )
     train(config, tmp_path, progress=False)
     found = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)

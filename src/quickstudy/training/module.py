@@ -110,7 +110,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
     """Fits a learner's weights to tasks, and keeps those that do best on the validation tasks.
 
     ``θ ← Muon(θ, ∇ mean_t meta_loss_t(θ))``, or AdamW, with a rate that rises over ``warmup`` steps and then falls to
-    zero along a line, and ``θ̄ ← d θ̄ + (1 - d) θ`` with ``d = min(average, (1 + n) / (10 + n))``, which is what is
+    zero along a line or a cosine, and ``θ̄ ← d θ̄ + (1 - d) θ`` with ``d = min(average, (1 + n) / (10 + n))``, which is what is
     validated and kept.
 
     Args:
@@ -174,7 +174,10 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         share = (self.step - training.warmup) / max(1, training.steps - training.warmup)
         if training.minutes is not None:
             share = max(share, self.elapsed / (60 * training.minutes))
-        return training.rate * rise * (1 - min(max(share, 0.0), 1.0))
+        left = 1 - min(max(share, 0.0), 1.0)
+        if training.schedule == "cosine":
+            left = 0.5 * (1 - math.cos(math.pi * left))
+        return training.rate * rise * left
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._measure_time()
