@@ -35,6 +35,9 @@ class Row(NamedTuple):
 
 IN_CONTEXT = {"width": 8, "layers": 2, "heads": 2, "bank": 7}
 
+AT_REST = {"steps": 12, "rate": 0.045, "penalty": 20.0, "solver_steps": 8}
+"""So firm a penalty that descent converges to rounding, and the implicit gradient is exact."""
+
 ROWS = [
     Row("protonet", "protonet", {"label_smoothing": 0.1}),
     Row("protonet-euclidean", "protonet", {"distance": "euclidean"}),
@@ -57,6 +60,9 @@ ROWS = [
     Row("maml++", "maml", {"steps": 2, "rate": 0.3, "rates": "step", "adapt": "norms"}),
     Row("meta-curvature", "maml", {"steps": 2, "rate": 0.3, "rates": "curvature"}),
     Row("proto-maml", "maml", {"steps": 2, "rate": 0.3, "head": "prototypes", "strategy": "sweep"}),
+    Row("reptile", "reptile", {"steps": 2, "rate": 0.3}, exact=False),
+    Row("imaml", "imaml", {"steps": 3, "rate": 0.3, "solver_steps": 2}, exact=False),
+    Row("imaml-at-rest", "imaml", AT_REST),
 ]
 
 

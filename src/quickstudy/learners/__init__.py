@@ -6,12 +6,16 @@ from quickstudy.learners.base import Learner
 from quickstudy.learners.closed_form import LinearHead, Ridge
 from quickstudy.learners.context import InContext
 from quickstudy.learners.gradient import MAML
+from quickstudy.learners.implicit import ImplicitMAML
 from quickstudy.learners.metric import ProtoNet
+from quickstudy.learners.reptile import Reptile
 
 LEARNERS: dict[str, type[Learner]] = {
     "protonet": ProtoNet,
     "ridge": Ridge,
     "in_context": InContext,
     "maml": MAML,
+    "reptile": Reptile,
+    "imaml": ImplicitMAML,
     "linear_head": LinearHead,
 }

@@ -1,0 +1,93 @@
+"""Reptile: the outer step goes towards the weights that the inner steps found."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from quickstudy.episode import Context, Episode, Examples, Inputs
+from quickstudy.functional import Weights, added_up
+from quickstudy.learners.base import Learner
+from quickstudy.learners.gradient import MAML
+from quickstudy.nn.encoders import Encoder
+
+
+class Reptile(Learner):
+    """An encoder that moves towards where each task takes it, without any second derivative.
+
+    ``θ ← θ - ε mean_t (θ - θ_t)``, with θ_t where the inner steps of task t end.
+
+    Nichol et al. 2018, On First-Order Meta-Learning Algorithms. Differs from the paper: a task's examples are not mixed
+    into minibatches; its inner steps go over the support first and then, as many, over the queries, which keeps what
+    the paper found to matter, that later steps see other examples than earlier ones. Inner steps are plain descent, not
+    Adam. Classes begin with one shared row of the head, zero, as in :class:`MAML`, so the head is no part of θ.
+
+    Learning a task is that of :class:`MAML`, to the support alone. The value of the training loss is the loss of the
+    queries after it, as for every learner, but its gradient is ``mean_t (θ - θ_t)``, which is not the derivative of
+    anything (section 5.1 of the paper): an optimiser with rate ε takes the step above.
+
+    Args:
+        encoder: maps an example to a vector; all of its trainable parameters adapt.
+        rate: η, of the inner steps.
+        steps: inner steps, of each call of ``adapt``.
+        tasks_at_once: tasks that adapt side by side; 0 chooses, as :class:`MAML` does.
+
+    Raises:
+        ValueError: an option is out of range.
+
+    >>> from quickstudy.nn.encoders import VectorEncoder
+    >>> learner = Reptile(VectorEncoder(2, width=8, layers=1), steps=2)
+    >>> x, y = torch.randn(1, 4, 2), torch.tensor([[0, 1, 0, 1]])
+    >>> part = Examples(x, y, torch.ones(1, 4, dtype=torch.bool))
+    >>> classes = torch.ones(1, 2, dtype=torch.bool)
+    >>> context = Context(classes, torch.zeros(1, 0), torch.zeros(1, 2, 0))
+    >>> learner(Episode(part, part, context)).backward()
+    >>> learner.encoder.embed.weight.grad.shape
+    torch.Size([8, 2])
+    """
+
+    order_free = True
+    additive = False
+    inner_loop = True
+    state_type = dict
+
+    def __init__(
+        self, encoder: Encoder, *, rate: float = 0.1, steps: int = 5, tasks_at_once: int = 0
+    ) -> None:
+        maml = MAML(encoder, rate=rate, steps=steps, strategy="first", tasks_at_once=tasks_at_once)
+        super().__init__(encoder, maml.likelihood)
+        # Out of sight of the register of modules: its encoder is this one, and is saved once.
+        self._inner = (maml,)
+
+    @property
+    def maml(self) -> MAML:
+        """How a task is learned."""
+        return self._inner[0]
+
+    def together(self, episode: Episode) -> int:
+        return self.maml.together(episode)
+
+    def adapt(self, support: Examples, context: Context, state: Weights | None = None) -> Weights:
+        return self.maml.adapt(support, context, state)
+
+    def predict(self, state: Weights, x: Inputs, context: Context) -> Tensor:
+        return self.maml.predict(state, x, context)
+
+    def meta_loss(self, episode: Episode) -> Tensor:
+        """The loss of the queries, with ``mean_t (θ - θ_t)`` for a gradient."""
+        weights = [value for value in self.parameters() if value.requires_grad]
+        return added_up(self._surrogate, episode, weights, tasks_at_once=self.together(episode))
+
+    def _surrogate(self, episode: Episode) -> Tensor:
+        support, query, context = episode
+        with torch.no_grad():
+            state = self.adapt(support, context)
+            value = self.likelihood.nll(self.predict(state, query.x, context), query, context)
+            ends = self.adapt(query, context, state)
+        own = dict(self.encoder.named_parameters())
+        along = [
+            (own[name] * (own[name].detach() - ends[f"encoder.{name}"].mean(0))).sum()
+            for name in self.maml.adapted
+        ]
+        surrogate = torch.stack(along).sum()
+        return value + (surrogate - surrogate.detach())

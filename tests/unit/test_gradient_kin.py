@@ -1,0 +1,260 @@
+"""Reptile and implicit gradients against what is known of them: closed forms, plain loops, definitions."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from learner_table import shaken, vector_encoder
+from quickstudy.episode import Episode, Task, collate, take_tasks
+from quickstudy.functional import InnerLoop, Weights, conjugate_gradient, descend, settle
+from quickstudy.learners.base import Learner
+from quickstudy.learners.gradient import MAML
+from quickstudy.learners.implicit import ImplicitMAML
+from quickstudy.learners.reptile import Reptile
+
+close = torch.testing.assert_close
+
+
+def vector_task(way: int = 3, shot: int = 3, queries: int = 5, width: int = 6) -> Task:
+    labels = torch.arange(way).repeat_interleave(shot)
+    centres = torch.randn(way, width, dtype=torch.float64)
+    rows = centres[labels] + torch.randn(way * shot, width, dtype=torch.float64)
+    asked = torch.randint(way, (queries,))
+    return Task(rows, labels, torch.randn(queries, width, dtype=torch.float64), asked, way)
+
+
+def vector_episode() -> Episode:
+    return collate([vector_task(), vector_task(way=2), vector_task(shot=1, queries=2)])
+
+
+def slopes(learner: Learner, loss: Tensor) -> dict[str, Tensor]:
+    named = dict(learner.named_parameters())
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(named[name]) if slope is None else slope
+        for name, slope in zip(named, found, strict=True)
+    }
+
+
+# Conjugate gradients
+
+
+def positive(width: int, *lead: int) -> Tensor:
+    rows = torch.randn(*lead, width, width, dtype=torch.float64)
+    return rows @ rows.mT / width + 0.1 * torch.eye(width, dtype=torch.float64)
+
+
+def test_conjugate_gradients_solve_a_system_in_as_many_steps_as_it_has_unknowns() -> None:
+    matrix, right = positive(6), torch.randn(6, dtype=torch.float64)
+    expected = torch.linalg.solve(matrix, right)
+    few, enough, many = (
+        conjugate_gradient(lambda u: matrix @ u, right, steps=steps) for steps in (3, 6, 60)
+    )
+    assert (few - expected).norm() > 1e-4
+    close(enough, expected, rtol=1e-8, atol=1e-8)
+    close(many, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_conjugate_gradients_end_where_there_is_nothing_to_find() -> None:
+    right = torch.randn(4, dtype=torch.float64)
+    assert torch.equal(conjugate_gradient(lambda u: u, right, steps=3), right)
+    assert not conjugate_gradient(lambda u: 2 * u, torch.zeros(4), steps=3).any()
+    downhill = -torch.eye(4, dtype=torch.float64)
+    assert torch.equal(conjugate_gradient(lambda u: downhill @ u, right, steps=3), right)
+
+
+# Implicit gradients
+
+
+def descent(rate: float) -> InnerLoop:
+    def loss(weights: Weights, shared: Weights, data: tuple[Tensor, Tensor]) -> Tensor:
+        curvature, x = data
+        w = torch.cat([weights["first"].flatten(), weights["second"]])
+        return w @ curvature @ w / 2 - w @ (shared["scale"] * x)
+
+    def update(weights: Weights, slopes: Weights, shared: Weights, step: int) -> Weights:
+        return {name: value - rate * slopes[name] for name, value in weights.items()}
+
+    return InnerLoop(loss, update, steps=90)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+def test_on_a_parabola_the_implicit_gradient_is_a_closed_form(chunk: int) -> None:
+    penalty, curvature = 2.0, positive(6, 3)
+    x = torch.randn(3, 6, dtype=torch.float64)
+    start = {
+        "first": torch.randn(3, 2, 2, dtype=torch.float64, requires_grad=True),
+        "second": torch.randn(3, 2, dtype=torch.float64, requires_grad=True),
+    }
+    shared = {"scale": torch.randn(6, dtype=torch.float64, requires_grad=True)}
+    end = settle(
+        descent(0.15),
+        start,
+        shared,
+        (curvature, x),
+        penalty=penalty,
+        solver_steps=6,
+        tasks_at_once=chunk,
+    )
+    found = torch.cat([end["first"].flatten(1), end["second"]], 1)
+    theta = torch.cat([start["first"].flatten(1), start["second"]], 1)
+    system = curvature + penalty * torch.eye(6, dtype=torch.float64)
+    expected = torch.linalg.solve(system, shared["scale"] * x + penalty * theta)
+    close(found, expected, rtol=1e-10, atol=1e-10)
+    inputs = [*start.values(), *shared.values()]
+    own, known = (torch.autograd.grad(w.sin().sum(), inputs) for w in (found, expected))
+    for one, other in zip(own, known, strict=True):
+        close(one, other, rtol=1e-8, atol=1e-8)
+
+
+def test_without_solver_steps_the_gradient_passes_through_as_it_is() -> None:
+    start = torch.randn(2, 6, dtype=torch.float64, requires_grad=True)
+    parts = {"first": start[:, :4], "second": start[:, 4:]}
+    data = positive(6, 2), torch.randn(2, 6, dtype=torch.float64)
+    shared = {"scale": torch.ones((), dtype=torch.float64)}
+    way = torch.randn(2, 4, dtype=torch.float64)
+    for steps, same in ((0, True), (6, False)):
+        loop = descent(0.1)._replace(steps=9)
+        end = settle(loop, parts, shared, data, penalty=1.0, solver_steps=steps)
+        (slope,) = torch.autograd.grad(end["first"], start, way)
+        assert torch.equal(slope, nn.functional.pad(way, (0, 2))) is same
+
+
+def test_nothing_is_kept_of_the_steps() -> None:
+    start = {"w": torch.ones(2, 5, requires_grad=True)}
+    for steps in (1, 30):
+        loop = InnerLoop(
+            lambda w, shared, x: (w["w"] * x).tanh().square().sum(),
+            lambda w, slopes, shared, k: {"w": w["w"] - 0.1 * slopes["w"]},
+            steps,
+        )
+        end = settle(loop, start, {}, torch.ones(2, 5), penalty=1.0, solver_steps=1)["w"]
+        assert [tensor.shape for tensor in end.grad_fn.saved_tensors] == [(2, 5)]
+
+
+def test_data_that_require_a_gradient_are_named() -> None:
+    start = {"w": torch.ones(1, 2, requires_grad=True)}
+    loop = InnerLoop(lambda w, s, x: (w["w"] * x).sum(), lambda w, g, s, k: w, 1)
+    with pytest.raises(ValueError, match="no gradient to the data"):
+        settle(loop, start, {}, torch.ones(1, 2, requires_grad=True), penalty=1.0, solver_steps=1)
+
+
+def unrolled_loss(learner: ImplicitMAML, episode: Episode) -> Tensor:
+    """The same objective with a graph of all steps."""
+    maml, (support, query, context) = learner.maml, episode
+    start = maml.initial_weights(support, context)
+
+    def penalised(weights: Weights, shared: Weights, own: tuple) -> Tensor:
+        data, start = own
+        far = sum((value - start[name]).square().sum() for name, value in weights.items())
+        return maml.support_loss(weights, shared, data) + learner.penalty / 2 * far
+
+    loop = InnerLoop(penalised, maml.sizes.update, maml.steps)
+    data = ((support, context.classes), start)
+    state = descend(loop, start, maml.shared(), data, tasks_at_once=3)
+    return learner.likelihood.nll(learner.predict(state, query.x, context), query, context)
+
+
+@pytest.mark.parametrize("adapt", ["all", "norms", "head"])
+@pytest.mark.parametrize("chunk", [1, 0])
+def test_implicit_maml_at_rest_has_the_gradient_of_all_its_steps(adapt: str, chunk: int) -> None:
+    learner = ImplicitMAML(
+        vector_encoder(),
+        rate=0.15,
+        steps=60,
+        penalty=4.0,
+        solver_steps=40,
+        adapt=adapt,
+        tasks_at_once=chunk,
+    )
+    shaken(learner)
+    episode = vector_episode()
+    loss, expected = learner(episode), unrolled_loss(learner, episode)
+    close(loss, expected, rtol=1e-12, atol=1e-12)
+    own, other = slopes(learner, loss), slopes(learner, expected)
+    assert all(value.any() for value in other.values())
+    close(own, other, rtol=1e-8, atol=1e-8)
+
+
+# Reptile
+
+
+def plain_end(learner: Reptile, task: Episode) -> dict[str, Tensor]:
+    """Where one task takes the encoder, by plain descent over the support and then over the queries."""
+    own = {name: value.detach() for name, value in learner.encoder.named_parameters()}
+    own["head"] = torch.zeros(task.context.classes.shape[1], 9, dtype=torch.float64)
+    for part in (task.support, task.query):
+        for _ in range(learner.maml.steps):
+            own = {name: value.detach().requires_grad_() for name, value in own.items()}
+            weights = {name: value for name, value in own.items() if name != "head"}
+            features = torch.func.functional_call(learner.encoder, weights, (part.x[0],))
+            logits = nn.functional.pad(features, (0, 1), value=1.0) @ own["head"].T
+            learner.likelihood.nll(logits[None], part, task.context).backward()
+            own = {
+                name: value - learner.maml.sizes.rate * value.grad for name, value in own.items()
+            }
+    return {name: value.detach() for name, value in own.items()}
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 2])
+def test_a_step_of_reptile_goes_towards_where_the_tasks_go(chunk: int) -> None:
+    learner = shaken(Reptile(vector_encoder(), rate=0.3, steps=2, tasks_at_once=chunk))
+    episode = vector_episode()
+    ends = [plain_end(learner, take_tasks(episode, slice(i, i + 1))) for i in range(3)]
+    begin = {name: value.detach().clone() for name, value in learner.encoder.named_parameters()}
+    learner(episode).backward()
+    torch.optim.SGD(learner.parameters(), lr=0.4).step()
+    for name, value in learner.encoder.named_parameters():
+        towards = torch.stack([end[name] for end in ends]).mean(0)
+        assert not torch.equal(towards, begin[name])
+        close(value.detach(), begin[name] + 0.4 * (towards - begin[name]), rtol=1e-9, atol=1e-11)
+
+
+def test_the_loss_of_reptile_is_that_of_the_queries_after_learning_the_support() -> None:
+    encoder, episode = shaken(vector_encoder()), vector_episode()
+    maml, reptile = (cls(encoder, rate=0.3, steps=2).double() for cls in (MAML, Reptile))
+    expected = maml.query_loss(episode)
+    close(reptile(episode), expected, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        close(reptile(episode), expected.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_reptile_leaves_frozen_parameters_alone() -> None:
+    encoder = vector_encoder()
+    encoder.embed.requires_grad_(False)
+    learner = shaken(Reptile(encoder, rate=0.3, steps=2))
+    learner(vector_episode()).backward()
+    assert encoder.embed.weight.grad is None
+    assert encoder.layers[0][1].weight.grad.any()
+
+
+# What they share
+
+
+@pytest.mark.parametrize("kind", [Reptile, ImplicitMAML])
+def test_an_encoder_is_saved_once_and_copied_with_its_learner(kind: type[Learner]) -> None:
+    learner = kind(vector_encoder())
+    assert set(learner.state_dict()) == {f"encoder.{n}" for n in learner.encoder.state_dict()}
+    other = copy.deepcopy(learner)
+    assert other.maml.encoder is other.encoder
+    assert other.encoder is not learner.encoder
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (Reptile, {"steps": 0}, "at least 1; found 0"),
+        (Reptile, {"rate": -1.0}, "positive; found -1.0"),
+        (ImplicitMAML, {"penalty": 0.0}, "penalty must be positive; found 0.0"),
+        (ImplicitMAML, {"solver_steps": -1}, "must not be negative; found -1"),
+        (ImplicitMAML, {"adapt": "body"}, "another adapt than 'body'"),
+        (ImplicitMAML, {"rate": 0.0}, "positive; found 0.0"),
+    ],
+)
+def test_a_bad_option_is_named(kind: type[Learner], options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(vector_encoder(), **options)
