@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from learner_table import shaken, vector_encoder
 from quickstudy.episode import Episode, Task, collate, take_tasks
-from quickstudy.functional import InnerLoop, Weights, conjugate_gradient, descend, settle
+from quickstudy.functional import InnerLoop, Weights, conjugate_gradient, descend, settle, tied
 from quickstudy.learners.base import Learner
 from quickstudy.learners.gradient import MAML
 from quickstudy.learners.implicit import ImplicitMAML
@@ -148,12 +148,7 @@ def unrolled_loss(learner: ImplicitMAML, episode: Episode) -> Tensor:
     maml, (support, query, context) = learner.maml, episode
     start = maml.initial_weights(support, context)
 
-    def penalised(weights: Weights, shared: Weights, own: tuple) -> Tensor:
-        data, start = own
-        far = sum((value - start[name]).square().sum() for name, value in weights.items())
-        return maml.support_loss(weights, shared, data) + learner.penalty / 2 * far
-
-    loop = InnerLoop(penalised, maml.sizes.update, maml.steps)
+    loop = tied(InnerLoop(maml.support_loss, maml.sizes.update, maml.steps), learner.penalty)
     data = ((support, context.classes), start)
     state = descend(loop, start, maml.shared(), data, tasks_at_once=3)
     return learner.likelihood.nll(learner.predict(state, query.x, context), query, context)
@@ -233,6 +228,20 @@ def test_reptile_leaves_frozen_parameters_alone() -> None:
 
 
 # What they share
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (Reptile, {"rate": 0.1}, {"rate": 1e200}),
+        (ImplicitMAML, {"rate": 0.1}, {"rate": 0.1, "penalty": 1e200}),
+    ],
+)
+def test_an_inner_loop_that_diverges_is_found(kind: type[Learner], good: dict, bad: dict) -> None:
+    support, _, context = vector_episode()
+    fine, wild = (kind(vector_encoder(), **options).double() for options in (good, bad))
+    assert fine.trouble(support, context) == ""
+    assert "of task 0 made" in wild.trouble(support, context)
 
 
 @pytest.mark.parametrize("kind", [Reptile, ImplicitMAML])

@@ -2,7 +2,7 @@
 
 from quickstudy.functional.adding import added_up
 from quickstudy.functional.descent import STRATEGIES, Strategy, descend, fitting_strategy
-from quickstudy.functional.implicit import conjugate_gradient, settle
+from quickstudy.functional.implicit import conjugate_gradient, settle, tied
 from quickstudy.functional.kernels import (
     exact_derivatives,
     full_precision,
@@ -16,5 +16,5 @@ from quickstudy.functional.subsets import adapted_names
 __all__ = [
     "STRATEGIES", "InnerLoop", "Strategy", "Weights", "adapted_names", "added_up", "conjugate_gradient", "descend",
     "exact_derivatives", "fitting_strategy", "full_precision", "inside_transform", "keep_large_blocks", "over_tasks",
-    "settle", "without_dropout",
+    "settle", "tied", "without_dropout",
 ]  # fmt: skip

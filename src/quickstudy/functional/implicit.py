@@ -58,6 +58,23 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], right: Tensor, *, st
     return found
 
 
+def tied(loop: InnerLoop, penalty: float) -> InnerLoop:
+    """The same loop with ``λ/2 ‖w - θ‖²`` beside its loss; its data are a pair of the loop's own data and θ.
+
+    >>> loop = InnerLoop(lambda w, shared, x: (w["a"] * x).sum(), lambda w, g, shared, k: w, steps=1)
+    >>> one = torch.ones(1)
+    >>> tied(loop, 4.0).loss({"a": 3 * one}, {}, (one, {"a": one})).item()
+    11.0
+    """
+
+    def loss(weights: Weights, shared: Weights, pair: Any) -> Tensor:
+        data, start = pair
+        far = torch.stack([(w - start[name]).square().sum() for name, w in weights.items()]).sum()
+        return loop.loss(weights, shared, data) + penalty / 2 * far
+
+    return loop._replace(loss=loss)
+
+
 class Rest(NamedTuple):
     """What the implicit derivative knows beside its tensors."""
 
@@ -132,12 +149,7 @@ class _Implicit(torch.autograd.Function):
         start = dict(zip(plan.weights, tensors[:split], strict=True))
         shared = dict(zip(plan.shared, tensors[split:], strict=True))
 
-        def penalised(weights: Weights, shared: Weights, own: Any) -> Tensor:
-            data, start = own
-            far = torch.stack([(w - start[n]).square().sum() for n, w in weights.items()]).sum()
-            return plan.loop.loss(weights, shared, data) + plan.penalty / 2 * far
-
-        loop = plan.loop._replace(loss=penalised)
+        loop = tied(plan.loop, plan.penalty)
         data = (plan.data, start)
         end = roll(loop, start, shared, data, range(loop.steps), plan.tasks_at_once)
         ctx.plan = plan

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from quickstudy.episode import Context, Episode, Examples, Inputs
-from quickstudy.functional import InnerLoop, Weights, settle
+from quickstudy.functional import InnerLoop, Weights, settle, tied
+from quickstudy.functional.watching import first_divergence
 from quickstudy.learners.base import Learner
 from quickstudy.learners.gradient import MAML
 from quickstudy.nn.encoders import Encoder
@@ -39,7 +41,6 @@ class ImplicitMAML(Learner):
     Raises:
         ValueError: an option is out of range, or ``adapt`` matches no parameter.
 
-    >>> import torch
     >>> from quickstudy.nn.encoders import VectorEncoder
     >>> learner = ImplicitMAML(VectorEncoder(2, width=8, layers=1), adapt="norms", steps=3)
     >>> x, y = torch.randn(1, 4, 2), torch.tensor([[0, 1, 0, 1]])
@@ -92,7 +93,7 @@ class ImplicitMAML(Learner):
     def adapt(self, support: Examples, context: Context, state: Weights | None = None) -> Weights:
         maml = self.maml
         return settle(
-            InnerLoop(maml.support_loss, maml.sizes.update, maml.steps),
+            self._loop(),
             maml.initial_weights(support, context) if state is None else state,
             maml.shared(),
             (support, context.classes),
@@ -103,3 +104,13 @@ class ImplicitMAML(Learner):
 
     def predict(self, state: Weights, x: Inputs, context: Context) -> Tensor:
         return self.maml.predict(state, x, context)
+
+    def trouble(self, support: Examples, context: Context) -> str:
+        loop = tied(self._loop(), self.penalty)
+        with torch.no_grad():
+            start = self.maml.initial_weights(support, context)
+            data = ((support, context.classes), start)
+            return str(first_divergence(loop, start, self.maml.shared(), data) or "")
+
+    def _loop(self) -> InnerLoop:
+        return InnerLoop(self.maml.support_loss, self.maml.sizes.update, self.maml.steps)

@@ -73,6 +73,9 @@ class Reptile(Learner):
     def predict(self, state: Weights, x: Inputs, context: Context) -> Tensor:
         return self.maml.predict(state, x, context)
 
+    def trouble(self, support: Examples, context: Context) -> str:
+        return self.maml.trouble(support, context)
+
     def meta_loss(self, episode: Episode) -> Tensor:
         """The loss of the queries, with ``mean_t (θ - θ_t)`` for a gradient."""
         weights = [value for value in self.parameters() if value.requires_grad]
