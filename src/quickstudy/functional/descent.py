@@ -20,13 +20,17 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from quickstudy.episode import leaves, tree_map
+from quickstudy.functional.kernels import exact_derivatives, inside_transform
 from quickstudy.functional.loops import InnerLoop, Weights, one_step, roll
+from quickstudy.functional.norms import SeparateScales
 from quickstudy.functional.sweep import Plan, Sweep
 
 Strategy = Literal["unroll", "sweep", "sqrt", "fd", "first"]
@@ -49,6 +53,10 @@ def descend(
 ) -> Weights:
     """Where the inner loop of each task ends, differentiable in where it begins and in the shared weights.
 
+    The loss may call any model of torch. Attention runs by the kernel that has second derivatives, and norms whose
+    fused kernel is wrong under ``vmap`` are taken apart (:class:`quickstudy.functional.norms.SeparateScales`). The step
+    of ``fd`` fits the digits of the weights: a loss that rounds to fewer inside spoils it.
+
     Args:
         loop: of one task.
         weights: where each task begins, (task, …).
@@ -62,6 +70,7 @@ def descend(
 
     Raises:
         ValueError: an unknown strategy; data that require a gradient under another strategy than ``unroll``.
+        RuntimeError: the loss branches on the values of a tensor, and several tasks go side by side.
 
     >>> def update(w, g, shared, k):
     ...     return {"a": w["a"] - 0.25 * g["a"]}
@@ -75,17 +84,49 @@ def descend(
         raise ValueError(
             f"The strategy must be one of {', '.join(STRATEGIES)}; found {strategy!r}."
         )
+    side_by_side = tasks_at_once > 1 or inside_transform()
+    if side_by_side or strategy not in ("first", "fd"):
+        loop = with_exact_attention(loop)
     if not torch.is_grad_enabled() or strategy in ("unroll", "first"):
         first = strategy == "first"
-        return roll(loop, weights, shared, data, range(loop.steps), tasks_at_once, first=first)
+        with SeparateScales() if side_by_side else nullcontext(), _branches_explained():
+            return roll(loop, weights, shared, data, range(loop.steps), tasks_at_once, first=first)
     if any(leaf.requires_grad for leaf in leaves(data)):
         raise ValueError(
             f"The strategy {strategy!r} passes no gradient to the data of a task; detach them, or choose the strategy "
             "unroll."
         )
     plan = Plan(loop, tuple(weights), tuple(shared), data, strategy, tasks_at_once)
-    found = Sweep.apply(plan, *weights.values(), *shared.values())
+    with _branches_explained():
+        found = Sweep.apply(plan, *weights.values(), *shared.values())
     return dict(zip(weights, found, strict=True))
+
+
+def with_exact_attention(loop: InnerLoop) -> InnerLoop:
+    """The same loop, its loss by kernels that have a second derivative and a rule for ``vmap``.
+
+    A sweep calls the loss again in the backward pass, outside of any context around :func:`descend`.
+    """
+
+    def loss(weights: Weights, shared: Weights, data: Any) -> Tensor:
+        with exact_derivatives():
+            return loop.loss(weights, shared, data)
+
+    return loop._replace(loss=loss)
+
+
+@contextmanager
+def _branches_explained() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "data-dependent control flow" not in str(error):
+            raise
+        raise RuntimeError(
+            "The loss branches on the values of a tensor, which cannot be done for several tasks side by side; take "
+            "tasks_at_once=1, or take the branch away. Models of Hugging Face branch on a flat attention mask: give "
+            "them quickstudy.nn.pretrained.additive_mask in its place."
+        ) from error
 
 
 def graph_bytes(loop: InnerLoop, weights: Weights, shared: Weights, data: Any) -> int:
@@ -102,7 +143,7 @@ def graph_bytes(loop: InnerLoop, weights: Weights, shared: Weights, data: Any) -
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        end = one_step(loop, own, shared, first, 0)
+        end = one_step(with_exact_attention(loop), own, shared, first, 0)
     del end
     return sum(kept.values())
 

@@ -120,6 +120,32 @@ def make_exact(model: Any) -> None:
         model.pooler = None
 
 
+def additive_mask(exists: Tensor, dtype: torch.dtype, *, causal: bool = False) -> Tensor:
+    """An attention mask that models of Hugging Face take as it is, inside function transforms as well.
+
+    From a flat mask transformers makes one like it with a branch on the data, which ``vmap`` refuses, and a boolean one
+    is silently wrong under eager attention.
+
+    Args:
+        exists: bool (example, word); False is padding.
+        dtype: of the model's weights.
+        causal: hide the words behind each word too, as a model such as GPT-2 does; a ready mask has to say so itself.
+
+    Returns:
+        Float (example, 1, word, word): zero, or the least float where a word is hidden. Not minus infinity, so that
+        a text without any word, which is padding of a task, is free of NaN.
+
+    >>> additive_mask(torch.tensor([[True, False]]), torch.float32).eq(0).tolist()
+    [[[[True, False], [True, False]]]]
+    """
+    words = exists.shape[1]
+    visible = exists[:, None, None, :]
+    if causal:
+        visible = visible & torch.ones(words, words, dtype=torch.bool, device=exists.device).tril()
+    shown = torch.zeros(visible.shape, dtype=dtype, device=exists.device)
+    return shown.masked_fill(~visible, torch.finfo(dtype).min).expand(-1, 1, words, words)
+
+
 class Refinement(nn.Module):
     """A trained layer on top of given features: ``h + W₂ GELU(W₁ Norm(h))``, at first the identity (W₂ = 0)."""
 
@@ -302,16 +328,7 @@ class HuggingFaceEncoder(Encoder):
     def _features(self, x: Tensor) -> Tensor:
         exists = x != WORD_PADDING
         dtype = next(self.model.parameters()).dtype
-        visible = exists[:, None, None, :]
-        if self._causal:
-            words = x.shape[1]
-            visible = visible & torch.ones(words, words, dtype=torch.bool, device=x.device).tril()
-        # A ready float mask: transformers builds one from a flat mask with a branch on the data, which vmap refuses,
-        # and a boolean one is silently wrong under eager attention. The least float, not minus infinity, keeps
-        # texts without any word, which are padding of the task, free of NaN.
-        hidden_by = torch.zeros(visible.shape, dtype=dtype, device=x.device)
-        mask = hidden_by.masked_fill(~visible, torch.finfo(dtype).min)
-        mask = mask.expand(-1, 1, x.shape[1], x.shape[1])
+        mask = additive_mask(exists, dtype, causal=self._causal)
         tokens = torch.where(exists, x, self._padding)
         hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
         if self.pooling == "cls":
