@@ -18,7 +18,9 @@ class ConfigError(ValueError):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, ser_json_inf_nan="constants"
+    )
 
 
 class _Design(_Part):

@@ -47,6 +47,11 @@ def test_yaml_round_trip(
     assert parse_config(yaml.safe_load(config_to_yaml(config))) == config
 
 
+def test_an_infinite_option_stays_so() -> None:
+    config = parse_config({"learner": {"name": "ridge", "strength": float("inf")}})
+    assert parse_config(yaml.safe_load(config_to_yaml(config))) == config
+
+
 def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     config = parse_config({"data": "bücher", "episode": {"way": [2, 5]}})
     path = tmp_path / "run.yaml"

@@ -110,8 +110,8 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
     """Fits a learner's weights to tasks, and keeps those that do best on the validation tasks.
 
     ``θ ← Muon(θ, ∇ mean_t meta_loss_t(θ))``, or AdamW, with a rate that rises over ``warmup`` steps and then falls to
-    zero along a line or a cosine, and ``θ̄ ← d θ̄ + (1 - d) θ`` with ``d = min(average, (1 + n) / (10 + n))``, which is what is
-    validated and kept.
+    zero along a line or a cosine, and ``θ̄ ← d θ̄ + (1 - d) θ`` with ``d = min(average, (1 + n) / (10 + n))``, which is
+    what is validated and kept.
 
     Args:
         learner: whose weights.
