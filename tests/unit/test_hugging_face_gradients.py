@@ -19,7 +19,7 @@ from quickstudy.functional import (
     exact_derivatives,
 )
 from quickstudy.functional.descent import graph_bytes
-from quickstudy.nn.pretrained import additive_mask
+from quickstudy.nn.preparation import additive_mask
 
 TASKS, EXAMPLES, WORDS, WAY, WIDTH, STEPS = 3, 4, 5, 3, 16, 4
 PADDING = 1

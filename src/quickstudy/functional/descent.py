@@ -125,7 +125,7 @@ def _branches_explained() -> Iterator[None]:
         raise RuntimeError(
             "The loss branches on the values of a tensor, which cannot be done for several tasks side by side; take "
             "tasks_at_once=1, or take the branch away. Models of Hugging Face branch on a flat attention mask: give "
-            "them quickstudy.nn.pretrained.additive_mask in its place."
+            "them quickstudy.nn.preparation.additive_mask in its place."
         ) from error
 
 

@@ -18,6 +18,7 @@ def adapted_names(module: nn.Module, subset: str) -> tuple[str, ...]:
             - ``all``: every parameter;
             - ``head``: none of the module's, only the head that a learner puts on it;
             - ``norms``: the scales and shifts of the normalisation layers;
+            - ``lora``: the adapters of LoRA (Hu et al. 2022), in the naming of peft;
             - ``last:n``: the last n layers of the longest stack, and what follows them;
             - a pattern of names with ``*`` and ``?``, such as ``*.attention.*``.
 
@@ -42,13 +43,15 @@ def adapted_names(module: nn.Module, subset: str) -> tuple[str, ...]:
             found = set(names)
         elif part == "norms":
             found = set(names) & _of_norms(module)
+        elif part == "lora":
+            found = set(names) & _of_lora(module)
         elif part.startswith("last:"):
             found = set(names) & _of_last(module, part)
         else:
             found = {name for name in names if fnmatchcase(name, part)}
         if not found:
             raise ValueError(
-                f"No trainable parameter matches {part!r}; choose all, head, norms, last:n, or a pattern of "
+                f"No trainable parameter matches {part!r}; choose all, head, norms, lora, last:n, or a pattern of "
                 f"these names: {_patterns(names)}."
             )
         chosen |= found
@@ -63,6 +66,25 @@ def _of_norms(module: nn.Module) -> set[str]:
         if isinstance(part, kinds) or type(part).__name__.endswith(("LayerNorm", "RMSNorm"))
         for name, _ in part.named_parameters(recurse=False)
     }
+
+
+def _of_lora(module: nn.Module) -> set[str]:
+    adapters = {
+        name: value
+        for name, value in module.named_parameters()
+        if any(part.startswith("lora_") for part in name.split("."))
+    }
+    if not adapters:
+        raise ValueError(
+            "Found 'lora', but the module has no adapters, parameters named lora_A and lora_B; build a text encoder "
+            "with lora=8, or put them into its model by peft.inject_adapter_in_model."
+        )
+    if not any(value.requires_grad for value in adapters.values()):
+        raise ValueError(
+            f"Found 'lora', but all {len(adapters)} parameters of adapters are frozen; call requires_grad_(True) on "
+            "those that adapt."
+        )
+    return set(adapters)
 
 
 def _of_last(module: nn.Module, part: str) -> set[str]:

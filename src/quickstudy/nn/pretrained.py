@@ -17,6 +17,7 @@ from quickstudy.episode import WORD_PADDING, Inputs, pad_stack
 from quickstudy.nn.encoders import Encoder
 from quickstudy.nn.layers import Norm
 from quickstudy.nn.minilm import MINILM, PretrainedError, minilm_folder
+from quickstudy.nn.preparation import add_lora, additive_mask, make_exact
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -105,47 +106,6 @@ def _load(name: str, download: bool) -> tuple[Any, Tokenizer]:
     return model, backend
 
 
-def make_exact(model: Any) -> None:
-    """Make a loaded model safe under ``vmap`` and second derivatives, in place: same names, same outputs.
-
-    Layer norms become :class:`quickstudy.nn.layers.Norm`; embeddings lose their padding index, whose rule for
-    the gradient differs inside and outside of ``vmap``; the pooling head, which nothing here uses, goes.
-    """
-    for module in model.modules():
-        if type(module) is nn.LayerNorm:
-            module.__class__ = Norm
-        elif isinstance(module, nn.Embedding):
-            module.padding_idx = None
-    if isinstance(getattr(model, "pooler", None), nn.Module):
-        model.pooler = None
-
-
-def additive_mask(exists: Tensor, dtype: torch.dtype, *, causal: bool = False) -> Tensor:
-    """An attention mask that models of Hugging Face take as it is, inside function transforms as well.
-
-    From a flat mask transformers makes one like it with a branch on the data, which ``vmap`` refuses, and a boolean one
-    is silently wrong under eager attention.
-
-    Args:
-        exists: bool (example, word); False is padding.
-        dtype: of the model's weights.
-        causal: hide the words behind each word too, as a model such as GPT-2 does; a ready mask has to say so itself.
-
-    Returns:
-        Float (example, 1, word, word): zero, or the least float where a word is hidden. Not minus infinity, so that
-        a text without any word, which is padding of a task, is free of NaN.
-
-    >>> additive_mask(torch.tensor([[True, False]]), torch.float32).eq(0).tolist()
-    [[[[True, False], [True, False]]]]
-    """
-    words = exists.shape[1]
-    visible = exists[:, None, None, :]
-    if causal:
-        visible = visible & torch.ones(words, words, dtype=torch.bool, device=exists.device).tril()
-    shown = torch.zeros(visible.shape, dtype=dtype, device=exists.device)
-    return shown.masked_fill(~visible, torch.finfo(dtype).min).expand(-1, 1, words, words)
-
-
 class Refinement(nn.Module):
     """A trained layer on top of given features: ``h + W₂ GELU(W₁ Norm(h))``, at first the identity (W₂ = 0)."""
 
@@ -174,7 +134,8 @@ class HuggingFaceEncoder(Encoder):
     Args:
         model: ``minilm`` (Wang et al. 2020, MiniLM; weights of sentence-transformers/all-MiniLM-L6-v2), the folder
             of a model as ``save_pretrained`` writes it, or a name on the hub.
-        frozen: the pretrained weights stay as they are, without dropout.
+        frozen: the pretrained weights stay as they are; without adapters, there is no dropout either.
+        lora: rank of adapters on the linear maps of a frozen model (:func:`add_lora`), which are trained; 0 for none.
         pooling: ``mean`` over the words, or ``cls``, the first one.
         words: most tokens of a text; what is longer is cut off.
         normalise: bring each vector to length √width, so that its features have about unit variance.
@@ -202,10 +163,11 @@ class HuggingFaceEncoder(Encoder):
         words: int = 64,
         normalise: bool = True,
         layers: int = 0,
+        lora: int = 0,
         download: bool = False,
     ) -> None:
         super().__init__()
-        self._build(*_load(model, download), frozen, pooling, words, normalise, layers)
+        self._build(*_load(model, download), frozen, pooling, words, normalise, layers, lora)
 
     @classmethod
     def from_assets(cls, assets: Mapping[str, bytes], **options: Any) -> Self:
@@ -229,6 +191,7 @@ class HuggingFaceEncoder(Encoder):
             "words": 64,
             "normalise": True,
             "layers": 0,
+            "lora": 0,
         }
         chosen = defaults | {name: value for name, value in options.items() if name in defaults}
         try:
@@ -262,6 +225,7 @@ class HuggingFaceEncoder(Encoder):
         words: int,
         normalise: bool,
         layers: int,
+        lora: int,
     ) -> None:
         if pooling not in ("mean", "cls"):
             raise PretrainedError(f"pooling must be mean or cls; found {pooling!r}.")
@@ -275,17 +239,29 @@ class HuggingFaceEncoder(Encoder):
                 f"The model is of the kind {model.config.model_type}, an encoder with a decoder; name an encoder such "
                 "as BERT."
             )
+        if lora < 0 or (lora and not frozen):
+            raise PretrainedError(
+                f"lora must be a rank, or 0 for no adapters, and goes with frozen=true; found lora={lora} and "
+                f"frozen={str(frozen).lower()}."
+            )
         make_exact(model)
         self.model, self._tokenizer = model, tokenizer
         self._tokenizer.enable_truncation(max_length=words)
         self._tokenizer.no_padding()
-        self.frozen, self.pooling, self.normalise = frozen, pooling, normalise
+        self.pooling, self.normalise = pooling, normalise
         self.width = int(model.config.hidden_size)
         self._padding = int(getattr(model.config, "pad_token_id", None) or 0)
         self.layers = nn.Sequential(*(Refinement(self.width) for _ in range(layers)))
         model.requires_grad_(not frozen)
+        if lora:
+            add_lora(model, lora)
         self.train(self.training)
         self._causal = self._looks_back_only()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing of the pretrained model is trained, adapters included, so that its features never change."""
+        return not any(value.requires_grad for value in self.model.parameters())
 
     @torch.no_grad()
     def _looks_back_only(self) -> bool:
