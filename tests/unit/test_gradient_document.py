@@ -1,0 +1,42 @@
+"""What docs/how-to/adapt-by-gradients.md says: its Python runs, and its settings and strategies are those there are."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from quickstudy.build import build_learner
+from quickstudy.functional import STRATEGIES
+
+TEXT = (Path(__file__).parents[2] / "docs/how-to/adapt-by-gradients.md").read_text(encoding="utf-8")
+SETTINGS = re.findall(r"`((?:strategy|adapt|rates|head): [^`]+)`", TEXT)
+
+
+def test_the_python_runs() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    names: dict[str, object] = {}
+    exec(block, names)
+    net = names["net"]
+    assert isinstance(net, torch.nn.Module)
+    assert all(value.grad is not None and value.grad.isfinite().all() for value in net.parameters())
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_each_setting_can_be_had(setting: str) -> None:
+    options = yaml.safe_load(setting)
+    assert build_learner({"name": "maml", **options}, {"name": "image", "width": 16, "layers": 2})
+
+
+def test_every_strategy_and_the_command_are_there() -> None:
+    assert set(STRATEGIES) == set(re.findall(r"^\| `(\w+)` \|", TEXT, re.M))
+    assert len(SETTINGS) >= 8
+    (line,) = re.findall(r"^quickstudy .*$", TEXT, re.M)
+    for word in shlex.split(line):
+        if word.startswith("learner."):
+            key, value = word.removeprefix("learner.").split("=")
+            assert f"`{key}: {value}`" in TEXT
