@@ -63,6 +63,8 @@ ROWS = [
     Row("reptile", "reptile", {"steps": 2, "rate": 0.3}, exact=False),
     Row("imaml", "imaml", {"steps": 3, "rate": 0.3, "solver_steps": 2}, exact=False),
     Row("imaml-at-rest", "imaml", AT_REST),
+    Row("cavia", "cavia", {"steps": 2, "context_width": 4}),
+    Row("cavia-first", "cavia", {"context_width": 4, "strategy": "first"}, exact=False),
 ]
 
 

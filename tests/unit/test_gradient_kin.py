@@ -1,4 +1,4 @@
-"""Reptile and implicit gradients against what is known of them: closed forms, plain loops, definitions."""
+"""Reptile, implicit gradients and contexts against what is known of them: closed forms, plain loops, definitions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from learner_table import shaken, vector_encoder
 from quickstudy.episode import Episode, Task, collate, take_tasks
 from quickstudy.functional import InnerLoop, Weights, conjugate_gradient, descend, settle, tied
 from quickstudy.learners.base import Learner
+from quickstudy.learners.cavia import CAVIA
 from quickstudy.learners.gradient import MAML
 from quickstudy.learners.implicit import ImplicitMAML
+from quickstudy.learners.metric import ProtoNet
 from quickstudy.learners.reptile import Reptile
+from quickstudy.nn.encoders import RawEncoder
 
 close = torch.testing.assert_close
 
@@ -227,6 +230,85 @@ def test_reptile_leaves_frozen_parameters_alone() -> None:
     assert encoder.layers[0][1].weight.grad.any()
 
 
+# Contexts
+
+
+def test_without_a_context_it_is_a_prototypical_network() -> None:
+    encoder, episode = shaken(vector_encoder()), vector_episode()
+    learner, reference = (cls(encoder, temperature=3.0).double() for cls in (CAVIA, ProtoNet))
+    state = learner.adapt(episode.support, episode.context)
+    before = state._replace(context=torch.zeros_like(state.context))
+    expected = reference.query_loss(episode)
+    outputs = learner.predict(before, episode.query.x, episode.context)
+    close(learner.likelihood.nll(outputs, episode.query, episode.context), expected)
+    outputs = learner.predict(state, episode.query.x, episode.context)
+    after = learner.likelihood.nll(outputs, episode.query, episode.context)
+    assert (after - expected).abs() > 1e-3
+
+
+def plain_context(learner: CAVIA, task: Task) -> Tensor:
+    """The context of one task: a loop over steps, examples and classes."""
+    features, labels = learner.encoder(task.support_x).detach(), task.support_y.tolist()
+    context = torch.zeros(learner.context_width, dtype=torch.float64)
+    for _ in range(learner.steps):
+        context.requires_grad_()
+        scale, shift = (learner.modulation @ context).chunk(2)
+        rows = [(1 + scale) * feature + shift for feature in features]
+        losses = []
+        for i, row in enumerate(rows):
+            logits = []
+            for way in range(task.way):
+                near = [rows[j] for j, label in enumerate(labels) if label == way and j != i]
+                near = near or [row]
+                middle = torch.stack([other / other.norm() for other in near]).mean(0)
+                logits.append(torch.cosine_similarity(row, middle, dim=0))
+            scores = torch.stack(logits) * learner.log_temperature.exp()
+            losses.append(nn.functional.cross_entropy(scores, torch.tensor(labels[i])))
+        (slope,) = torch.autograd.grad(torch.stack(losses).mean(), context)
+        context = (context - learner.rate * slope).detach()
+    return context
+
+
+@pytest.mark.parametrize("strategy", ["unroll", "first"])
+def test_a_context_descends_the_loss_of_each_example_beside_the_others(strategy: str) -> None:
+    learner = CAVIA(vector_encoder(), context_width=4, rate=0.5, strategy=strategy)
+    shaken(learner)
+    tasks = [vector_task(), vector_task(way=2), vector_task(shot=1, queries=2)]
+    episode = collate(tasks)
+    state = learner.adapt(episode.support, episode.context)
+    assert state.context.requires_grad is (strategy == "unroll")
+    for found, task in zip(state.context, tasks, strict=True):
+        expected = plain_context(learner, task)
+        assert expected.norm() > 0.01
+        close(found.detach(), expected, rtol=1e-9, atol=1e-11)
+
+
+def test_a_context_finds_the_feature_that_counts() -> None:
+    """Tasks whose classes differ in one feature among loud noise, and differ in which."""
+
+    def task(place: int) -> Task:
+        labels = torch.arange(2).repeat(110)
+        x = 2 * torch.randn(220, 8, dtype=torch.float64)
+        x[:, place] = torch.where(labels == 1, 1.0, -1.0)
+        return Task(x[:20], labels[:20], x[20:], labels[20:], way=2)
+
+    episode = collate([task(place) for place in range(8)])
+    learner = CAVIA(RawEncoder(8), context_width=16, rate=1.0, steps=20).double()
+    with torch.no_grad():
+        # One number of the context for the scale of each feature, and one for its shift.
+        learner.modulation.copy_(torch.eye(16))
+    support, query, context = episode
+    state = learner.adapt(support, context)
+    before = state._replace(context=torch.zeros_like(state.context))
+    plain, adapted = (
+        learner.likelihood.task_score(learner.predict(each, query.x, context), query, context)
+        for each in (before, state)
+    )
+    assert state.context[:, :8].argmax(1).tolist() == list(range(8))
+    assert (adapted > plain).all()
+    assert (adapted - plain).mean() > 0.1
+
+
 # What they share
 
 
@@ -262,6 +344,11 @@ def test_an_encoder_is_saved_once_and_copied_with_its_learner(kind: type[Learner
         (ImplicitMAML, {"solver_steps": -1}, "must not be negative; found -1"),
         (ImplicitMAML, {"adapt": "body"}, "another adapt than 'body'"),
         (ImplicitMAML, {"rate": 0.0}, "positive; found 0.0"),
+        (CAVIA, {"context_width": 0}, "width of the context must be at least 1; found 0"),
+        (CAVIA, {"steps": 0}, "inner steps must be at least 1; found 0"),
+        (CAVIA, {"rate": 0.0}, "rate must be positive; found 0.0"),
+        (CAVIA, {"temperature": -1.0}, "temperature must be positive; found -1.0"),
+        (CAVIA, {"strategy": "sweep"}, "unroll or first; found 'sweep'"),
     ],
 )
 def test_a_bad_option_is_named(kind: type[Learner], options: dict, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quickstudy.learners.base import Learner
+from quickstudy.learners.cavia import CAVIA
 from quickstudy.learners.closed_form import LinearHead, Ridge
 from quickstudy.learners.context import InContext
 from quickstudy.learners.gradient import MAML
@@ -17,5 +18,6 @@ LEARNERS: dict[str, type[Learner]] = {
     "maml": MAML,
     "reptile": Reptile,
     "imaml": ImplicitMAML,
+    "cavia": CAVIA,
     "linear_head": LinearHead,
 }
