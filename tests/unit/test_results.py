@@ -36,10 +36,23 @@ def test_the_table_is_the_benchmark(data: str) -> None:
 
 def test_every_result_has_its_script_and_machine() -> None:
     found = sorted(RESULTS.glob("*.json"))
-    assert {file.stem for file in found} == {"first_run", "glyphs", "protonet_step", "sampling"}
+    names = {"first_run", "glyphs", "meta_gradient", "protonet_step", "sampling"}
+    assert {file.stem for file in found} == names
     for file in found:
         assert (ROOT / "benchmarks" / f"{file.stem}.py").is_file()
         result = json.loads(file.read_text(encoding="utf-8"))
         assert result["hardware"]["cores"]
         assert result["versions"]["torch"]
         assert not re.search(r"/(?:work|root|home|tmp)/", json.dumps(result))
+
+
+def test_exact_strategies_are_exact_and_save_memory() -> None:
+    found = figures("meta_gradient")
+    for where, errors in found["relative_error"].items():
+        if "float64" in where:
+            assert all(errors[way] < 1e-12 for way in ("unroll", "sweep", "sqrt", "first"))
+            assert errors["fd"] < 1e-8
+    growth = found["memory_per_inner_step"]
+    sizes = {way: row["parameter_sizes_per_step"] for way, row in growth.items()}
+    assert sizes["sqrt"] < sizes["sweep"] < 1.3 < sizes["unroll"]
+    assert found["memory_of_many_tasks"]["ratio"] < 1.1
