@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 
@@ -63,3 +64,50 @@ def test_own_images(artifact, tmp_path, monkeypatch, capsys):
 def test_digits_with_sklearn(artifact, capsys):
     run_example("digits_with_sklearn", artifact)
     assert "After 100 more" in capsys.readouterr().out
+
+
+def save_tiny_bert(folder: Path, words: list[str]) -> None:
+    """A model without a classification head, as pretrained ones come, and a tokenizer that knows the words."""
+    import transformers as hf
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    hf.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]"
+    ).save_pretrained(folder)
+    config = hf.BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=8,
+        initializer_range=0.3,
+    )
+    hf.AutoModel.from_config(config).save_pretrained(folder)
+
+
+def test_sequence_classification(tmp_path, monkeypatch, capsys):
+    words = [f"{label}{i}" for label in "abcdef" for i in range(4)]
+    save_tiny_bert(tmp_path / "bert", words)
+    table = [f"{word} {word[0]}0,{word[0]}" for word in words]
+    (tmp_path / "intents.csv").write_text("\n".join(["text,label", *table]), encoding="utf-8")
+    reached = []
+
+    class Watched(torch.optim.AdamW):
+        def step(self) -> None:
+            parameters = self.param_groups[0]["params"]
+            reached.extend(
+                value.grad is not None and bool(value.grad.any()) for value in parameters
+            )
+            super().step()
+
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
+    arguments = [str(tmp_path / "bert"), str(tmp_path / "intents.csv")]
+    run_example("sequence_classification", *arguments, steps=1, way=2)
+    before, after = re.search(r"Loss (\S+), (\S+) after", capsys.readouterr().out).groups()
+    assert float(after) < 0.9 * float(before)
+    # Only the biases of the keys, one of each layer, have a gradient of zero.
+    assert reached.count(False) <= 2 < reached.count(True)
