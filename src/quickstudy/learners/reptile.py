@@ -23,8 +23,8 @@ class Reptile(Learner):
     Adam. Classes begin with one shared row of the head, zero, as in :class:`MAML`, so the head is no part of θ.
 
     Learning a task is that of :class:`MAML`, to the support alone. The value of the training loss is the loss of the
-    queries after it, as for every learner, but its gradient is ``mean_t (θ - θ_t)``, which is not the derivative of
-    anything (section 5.1 of the paper): an optimiser with rate ε takes the step above.
+    queries after it, as for every learner; its gradient is not the derivative of that value but ``mean_t (θ - θ_t)``,
+    so an optimiser with rate ε takes the step above.
 
     Args:
         encoder: maps an example to a vector; all of its trainable parameters adapt.
