@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from quickstudy.episode import take_tasks, tree_map
+from quickstudy.functional.kernels import inside_transform
 from quickstudy.functional.loops import InnerLoop, Weights, one_step, over_tasks, roll, slopes_of
 
 
@@ -119,11 +120,9 @@ def _pull(
 ) -> tuple[Weights, Weights]:
     """Slopes of ⟨v, step k⟩ in the weights and in what is shared: reverse over reverse."""
 
-    def along(weights: Weights, shared: Weights) -> Tensor:
-        end = one_step(loop, weights, shared, data, k)
-        return _product(v, end)
-
-    return _both_slopes(along, weights, shared)
+    return _slopes_along(
+        lambda own, common: one_step(loop, own, common, data, k), v, weights, shared
+    )
 
 
 def _pull_by_differences(
@@ -134,12 +133,8 @@ def _pull_by_differences(
     ``H ḡ ≈ (∇L(w + ε ḡ) - ∇L(w - ε ḡ)) / 2ε``; half the sum of both is the slope itself, up to ε².
     """
 
-    def moved(slopes: Weights, weights: Weights, shared: Weights) -> Tensor:
-        end = loop.update(weights, slopes, shared, k)
-        return _product(v, end)
-
     none = {name: torch.zeros_like(value) for name, value in weights.items()}
-    way, _ = _both_slopes(lambda slopes, _: moved(slopes, weights, shared), none, {})
+    way, _ = _slopes_along(lambda slopes, _: loop.update(weights, slopes, shared, k), v, none, {})
     length = _product(way, way).sqrt()
     kind = length.dtype
     epsilon = 2 * torch.finfo(kind).eps ** (1 / 3) / length.clamp(min=torch.finfo(kind).tiny ** 0.5)
@@ -152,12 +147,36 @@ def _pull_by_differences(
         for sign in (1, -1)
     )
     middle = {name: (ahead[0][name] + behind[0][name]) / 2 for name in weights}
-    own, common = _both_slopes(lambda w, s: moved(middle, w, s), weights, shared)
+    own, common = _slopes_along(lambda w, s: loop.update(w, middle, s, k), v, weights, shared)
     curved = [
         {name: value + (plus[name] - minus[name]) / (2 * epsilon) for name, value in direct.items()}
         for direct, plus, minus in zip((own, common), ahead, behind, strict=True)
     ]
     return curved[0], curved[1]
+
+
+def _slopes_along(
+    function: Callable[[Weights, Weights], Weights], v: Weights, weights: Weights, shared: Weights
+) -> tuple[Weights, Weights]:
+    """Slopes of ⟨v, function⟩ in both arguments, without a graph."""
+    if inside_transform():
+        return _both_slopes(lambda own, common: _product(v, function(own, common)), weights, shared)
+    own, common = (
+        {name: value.detach().requires_grad_() for name, value in tree.items()}
+        for tree in (weights, shared)
+    )
+    with torch.enable_grad():
+        end = function(own, common)
+        moved = [name for name, value in end.items() if value.requires_grad]
+        slopes = torch.autograd.grad(
+            [end[name] for name in moved],
+            [*own.values(), *common.values()],
+            [v[name] for name in moved],
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    first, second = _split(slopes, len(own))
+    return dict(zip(own, first, strict=True)), dict(zip(common, second, strict=True))
 
 
 def _both_slopes(

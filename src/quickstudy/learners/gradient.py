@@ -125,6 +125,8 @@ class MAML(Learner):
         if not self.head_adapts and not self.adapted:
             raise ValueError("Nothing would adapt: every parameter of the encoder is frozen.")
         named = dict(encoder.named_parameters())
+        # Looking for tied weights costs as much as a small layer, at every step.
+        self._tied = len(named) < len(list(encoder.named_parameters(remove_duplicate=False)))
         shapes = {f"encoder.{name}": named[name].shape for name in self.adapted}
         if self.head_adapts:
             shapes |= {"head.weight": torch.Size([1, encoder.width]), "head.bias": torch.Size([1])}
@@ -239,7 +241,7 @@ class MAML(Learner):
             for name, value in weights.items()
             if name.startswith("encoder.")
         }
-        return torch.func.functional_call(self.encoder, own, (x,))
+        return torch.func.functional_call(self.encoder, own, (x,), tie_weights=self._tied)
 
     def _strategy(self, loop: InnerLoop, weights: Weights, shared: Weights, data: Any) -> Strategy:
         if self.strategy != "auto":
