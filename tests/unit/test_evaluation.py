@@ -282,7 +282,7 @@ class FrozenText(HuggingFaceEncoder):
 
     def __init__(self) -> None:
         Encoder.__init__(self)
-        self.width, self.frozen = 4, True
+        self.width, self.model = 4, nn.Identity()  # without weights there is nothing to train
         self.layers = nn.Sequential(nn.Linear(4, 4))
 
     def features(self, x: Tensor) -> Tensor:
