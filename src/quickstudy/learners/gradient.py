@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.episode import Context, Episode, Examples, Inputs, leaves
@@ -267,4 +268,6 @@ class MAML(Learner):
 def _logits(weights: Weights, features: Tensor) -> Tensor:
     """``W f + b``: (…, example, width) to (…, example, way)."""
     rows, bias = weights["head.weight"], weights["head.bias"]
+    if features.ndim == 2:
+        return F.linear(features.to(rows.dtype), rows, bias)
     return features.to(rows.dtype) @ rows.transpose(-1, -2) + bias[..., None, :]
