@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from quickstudy.episode import leaves, take_tasks, tree_map
+from quickstudy.episode import leaves
 from quickstudy.functional.kernels import full_precision
-from quickstudy.functional.loops import InnerLoop, Weights, over_tasks, roll, slopes_of
+from quickstudy.functional.loops import InnerLoop, Weights, pulled_back, roll, slopes_of
 
 
 def conjugate_gradient(product: Callable[[Tensor], Tensor], right: Tensor, *, steps: int) -> Tensor:
@@ -163,20 +163,12 @@ class _Implicit(torch.autograd.Function):
         shared = dict(zip(plan.shared, ctx.saved_tensors[:split], strict=True))
         end = dict(zip(plan.weights, ctx.saved_tensors[split:], strict=True))
         v = dict(zip(plan.weights, slopes, strict=True))
-        found: list[Weights] = []
-        total = {name: torch.zeros_like(value) for name, value in shared.items()}
 
         def one(weights: Weights, data: Any, v: Weights) -> tuple[Weights, Weights]:
             return _solve(plan, weights, shared, data, v)
 
         with full_precision(slopes[0].device):
-            for begin in range(0, len(slopes[0]), plan.tasks_at_once):
-                which = slice(begin, begin + plan.tasks_at_once)
-                parts = take_tasks((end, plan.data, v), which)
-                own, common = over_tasks(one, *parts, tasks_at_once=plan.tasks_at_once)
-                found.append(own)
-                total = {name: value + common[name].sum(0) for name, value in total.items()}
-        u = tree_map(lambda *each: torch.cat(each), *found)
+            u, total = pulled_back(one, end, plan.data, v, tasks_at_once=plan.tasks_at_once)
         return None, *u.values(), *total.values()
 
 

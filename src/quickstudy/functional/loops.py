@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from quickstudy.episode import leaves, tree_map
+from quickstudy.episode import leaves, take_tasks, tree_map
 from quickstudy.functional.kernels import inside_transform
 
 Weights = dict[str, Tensor]
@@ -74,6 +74,24 @@ def over_tasks(
         function, randomness=randomness, chunk_size=tasks_at_once
     )
     return side_by_side(*trees)
+
+
+def pulled_back(
+    one: Callable[..., tuple[Weights, Weights]], *trees: Any, tasks_at_once: int
+) -> tuple[Weights, Weights]:
+    """Slopes that ``one`` finds for each task: of its own weights, (task, …), and of what is shared, summed over tasks.
+
+    The shared ones are as large as the weights for every task, so they are summed a piece at a time.
+    """
+    found: list[Weights] = []
+    total: Weights = {}
+    for start in range(0, len(leaves(trees)[0]), tasks_at_once):
+        parts = take_tasks(trees, slice(start, start + tasks_at_once))
+        own, shared = over_tasks(one, *parts, tasks_at_once=tasks_at_once)
+        found.append(own)
+        sums = {name: value.sum(0) for name, value in shared.items()}
+        total = {name: total[name] + value for name, value in sums.items()} if total else sums
+    return tree_map(lambda *each: torch.cat(each), *found), total
 
 
 def roll(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from quickstudy.episode import take_tasks, tree_map
 from quickstudy.functional.kernels import inside_transform
-from quickstudy.functional.loops import InnerLoop, Weights, one_step, over_tasks, roll, slopes_of
+from quickstudy.functional.loops import InnerLoop, Weights, one_step, pulled_back, roll, slopes_of
 
 
 class Plan(NamedTuple):
@@ -75,7 +75,8 @@ class Sweep(torch.autograd.Function):
                     )
                 for k in range(last, start - 1, -1):
                     at = path.pop()
-                    v, parts = _pull_tasks(pull, plan, k, at, common, v)
+                    one = partial(pull, plan.loop, k, common)
+                    v, parts = pulled_back(one, at, plan.data, v, tasks_at_once=plan.tasks_at_once)
                     total = {name: value + parts[name] for name, value in total.items()}
         return None, *v.values(), *total.values()
 
@@ -92,47 +93,22 @@ def _autocast(device: str) -> Callable[[], AbstractContextManager[Any]]:
     return lambda: torch.autocast(device, dtype=dtype)
 
 
-def _pull_tasks(
-    pull: Callable[..., tuple[Weights, Weights]],
-    plan: Plan,
-    k: int,
-    weights: Weights,
-    shared: Weights,
-    v: Weights,
-) -> tuple[Weights, Weights]:
-    """Step k backwards for all tasks: slopes of the weights, (task, …), and of what is shared, summed over tasks."""
-    count, size = len(next(iter(v.values()))), plan.tasks_at_once
-    found: list[Weights] = []
-    total: Weights = {}
-    for start in range(0, count, size):
-        which = slice(start, start + size)
-        parts = take_tasks((weights, plan.data, v), which)
-        one = lambda own, data, v: pull(plan.loop, k, own, shared, data, v)  # noqa: E731
-        own, others = over_tasks(one, *parts, tasks_at_once=size)
-        found.append(own)
-        sums = {name: value.sum(0) for name, value in others.items()}
-        total = {name: value + total[name] for name, value in sums.items()} if total else sums
-    return tree_map(lambda *each: torch.cat(each), *found), total
-
-
 def _pull(
-    loop: InnerLoop, k: int, weights: Weights, shared: Weights, data: Any, v: Weights
+    loop: InnerLoop, k: int, shared: Weights, weights: Weights, data: Any, v: Weights
 ) -> tuple[Weights, Weights]:
     """Slopes of ⟨v, step k⟩ in the weights and in what is shared: reverse over reverse."""
-
     return _slopes_along(
         lambda own, common: one_step(loop, own, common, data, k), v, weights, shared
     )
 
 
 def _pull_by_differences(
-    loop: InnerLoop, k: int, weights: Weights, shared: Weights, data: Any, v: Weights
+    loop: InnerLoop, k: int, shared: Weights, weights: Weights, data: Any, v: Weights
 ) -> tuple[Weights, Weights]:
     """The same, with the Hessian's product as a central difference of slopes: first derivatives of the loss only.
 
     ``H ḡ ≈ (∇L(w + ε ḡ) - ∇L(w - ε ḡ)) / 2ε``; half the sum of both is the slope itself, up to ε².
     """
-
     none = {name: torch.zeros_like(value) for name, value in weights.items()}
     way, _ = _slopes_along(lambda slopes, _: loop.update(weights, slopes, shared, k), v, none, {})
     length = _product(way, way).sqrt()
