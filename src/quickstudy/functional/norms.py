@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -41,14 +41,15 @@ class SeparateScales(TorchFunctionMode):
         return separate(*args, **(kwargs or {}))
 
 
-def _layer_norm(
+def separate_layer_norm(
     input: Tensor,
-    normalized_shape: list[int],
+    normalized_shape: Sequence[int],
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    return _scaled(F.layer_norm(input, normalized_shape, None, None, eps), weight, bias)
+    """``y = (x - mean(x)) / sqrt(var(x) + ε)``, then ``y · w + b`` as a step of its own."""
+    return _scaled(F.layer_norm(input, list(normalized_shape), None, None, eps), weight, bias)
 
 
 def _batch_norm(
@@ -91,7 +92,7 @@ def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
 
 
 _SEPARATE: dict[Callable[..., Any], Callable[..., Tensor]] = {
-    F.layer_norm: _layer_norm,
+    F.layer_norm: separate_layer_norm,
     F.batch_norm: _batch_norm,
     F.instance_norm: _instance_norm,
 }

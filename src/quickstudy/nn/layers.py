@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.functional import inside_transform
+from quickstudy.functional.norms import separate_layer_norm
 from quickstudy.nn.positions import rotate
 
 SHORT = 64
@@ -38,10 +39,7 @@ class Norm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         if not inside_transform():
             return super().forward(x)
-        y = F.layer_norm(x, self.normalized_shape, None, None, self.eps)
-        if self.weight is not None:
-            y = y * self.weight
-        return y if self.bias is None else y + self.bias
+        return separate_layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
 
 def attention(
