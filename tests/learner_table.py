@@ -29,6 +29,11 @@ class Row(NamedTuple):
     exempt: frozenset[str] = frozenset()
     """Parameters that may stay without a gradient."""
 
+    @property
+    def values(self) -> int:
+        """Numbers that its tasks predict; 0: a class."""
+        return int(str(self.options.get("values", 0)))
+
     def build(self, encoder: Encoder) -> Learner:
         return LEARNERS[self.name](encoder, **self.options)
 
@@ -60,6 +65,11 @@ ROWS = [
     Row("maml++", "maml", {"steps": 2, "rate": 0.3, "rates": "step", "adapt": "norms"}),
     Row("meta-curvature", "maml", {"steps": 2, "rate": 0.3, "rates": "curvature"}),
     Row("proto-maml", "maml", {"steps": 2, "rate": 0.3, "head": "prototypes", "strategy": "sweep"}),
+    Row("maml-values", "maml", {"steps": 2, "values": 2}),
+    Row("maml-values-sweep", "maml", {"steps": 2, "values": 1, "strategy": "sweep"}),
+    Row("maml-values-head", "maml", {"steps": 3, "values": 2, "adapt": "head", "rates": "element"}),
+    Row("maml-values-body", "maml", {"steps": 2, "values": 2, "adapt": "body"}),
+    Row("maml-values-curvature", "maml", {"steps": 2, "values": 2, "rates": "curvature"}),
     Row("reptile", "reptile", {"steps": 2, "rate": 0.3}, exact=False),
     Row("imaml", "imaml", {"steps": 3, "rate": 0.3, "solver_steps": 2}, exact=False),
     Row("imaml-at-rest", "imaml", AT_REST),
@@ -106,8 +116,13 @@ def learner_of(row: Row, encoder: Callable[[], Encoder] = TokenEncoder) -> Learn
     return learner.eval()
 
 
-def image_task(way: int, shots: list[int], queries: int, generator: torch.Generator) -> Task:
-    """A task of random images, with as many support examples of each class as ``shots`` says."""
+def image_task(
+    way: int, shots: list[int], queries: int, generator: torch.Generator, values: int = 0
+) -> Task:
+    """A task of random images, with as many support examples of each class as ``shots`` says.
+
+    With ``values``, each image has so many random numbers in place of a class.
+    """
     labels = torch.arange(way).repeat_interleave(torch.tensor(shots))
     order = torch.randperm(len(labels), generator=generator)
 
@@ -115,24 +130,30 @@ def image_task(way: int, shots: list[int], queries: int, generator: torch.Genera
         size = (count, 1, SIZE, SIZE)
         return torch.rand(size, generator=generator, dtype=torch.float64)
 
-    return Task(
+    def numbers(count: int) -> Tensor:
+        return torch.randn(count, values, generator=generator, dtype=torch.float64)
+
+    task = Task(
         support_x=images(len(labels)),
         support_y=labels[order],
         query_x=images(queries),
         query_y=torch.randint(way, (queries,), generator=generator),
         way=way,
     )
+    if not values:
+        return task
+    return task._replace(support_y=numbers(len(labels)), query_y=numbers(queries), way=values)
 
 
-def ragged_tasks() -> list[Task]:
+def ragged_tasks(values: int = 0) -> list[Task]:
     """Three tasks of different way, shot and number of queries."""
     generator = torch.Generator().manual_seed(2)
     return [
-        image_task(2, [1, 2], 2, generator),
-        image_task(4, [2, 1, 1, 3], 5, generator),
-        image_task(3, [1, 1, 1], 3, generator),
+        image_task(2, [1, 2], 2, generator, values),
+        image_task(4, [2, 1, 1, 3], 5, generator, values),
+        image_task(3, [1, 1, 1], 3, generator, values),
     ]
 
 
-def ragged_episode() -> Episode:
-    return collate(ragged_tasks())
+def ragged_episode(values: int = 0) -> Episode:
+    return collate(ragged_tasks(values))

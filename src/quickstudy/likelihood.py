@@ -98,6 +98,43 @@ class Categorical(Likelihood):
         return per_task_mean(right.to(outputs.dtype), examples.mask)
 
 
+def _squares(mean: Tensor, examples: Examples, context: Context) -> Tensor:
+    """Squared errors (task, query, dim); zero for a dimension that does not exist."""
+    error = (examples.y - mean) * context.classes[:, None, :]
+    return error * error
+
+
+def _mean_squared_error(mean: Tensor, examples: Examples, context: Context) -> Tensor:
+    dims = context.classes.sum(-1)[:, None].clamp(min=1)
+    return per_task_mean(_squares(mean, examples, context).sum(-1) / dims, examples.mask)
+
+
+class SquaredError(Likelihood):
+    """A value alone: outputs are μ, and the loss is ``½ Σ_dim (y - μ)²``.
+
+    It is N(y; μ, 1) without its constant, ``½ log 2π`` for each dimension: a scale that is known, so values are best
+    brought to a scale of about one.
+
+    >>> likelihood = SquaredError()
+    >>> one = torch.ones(1, 1, dtype=torch.bool)
+    >>> context = Context(one, torch.zeros(1, 0), torch.zeros(1, 1, 0))
+    >>> examples = Examples(torch.zeros(1, 1, 1), torch.full((1, 1, 1), 3.0), one)
+    >>> likelihood.nll(torch.ones(1, 1, 1), examples, context).item()
+    2.0
+    """
+
+    metric = "mean_squared_error"
+
+    def width(self, way: int) -> int:
+        return way
+
+    def task_nll(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
+        return per_task_mean(0.5 * _squares(outputs, examples, context).sum(-1), examples.mask)
+
+    def task_score(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
+        return _mean_squared_error(outputs, examples, context)
+
+
 class Gaussian(Likelihood):
     """A value with its own uncertainty: N(y; μ, σ²) with σ = σ_min + (1 - σ_min) softplus(s), outputs (μ, s).
 
@@ -127,6 +164,4 @@ class Gaussian(Likelihood):
         return per_task_mean((nll * context.classes[:, None, :]).sum(-1), examples.mask)
 
     def task_score(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
-        error = (examples.y - self.distribution(outputs)[0]) * context.classes[:, None, :]
-        dims = context.classes.sum(-1)[:, None].clamp(min=1)
-        return per_task_mean((error * error).sum(-1) / dims, examples.mask)
+        return _mean_squared_error(self.distribution(outputs)[0], examples, context)

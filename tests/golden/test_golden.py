@@ -21,17 +21,23 @@ from quickstudy.episode import Episode, Task, collate
 GOLDEN = Path(__file__).with_name("outputs.json")
 
 
-def episode() -> Episode:
-    """Two ragged tasks of images that no generator has to remember."""
+def episode(values: int = 0) -> Episode:
+    """Two ragged tasks of images that no generator has to remember; with ``values``, of so many numbers each."""
 
     def images(count: int, start: float) -> torch.Tensor:
         waves = np.sin(start + np.arange(count * 256) * 0.7) / 2 + 0.5
         return torch.from_numpy(waves.reshape(count, 1, 16, 16))
 
+    def numbers(count: int, width: int, start: float) -> torch.Tensor:
+        return torch.from_numpy(np.sin(start + np.arange(count * width)).reshape(count, width))
+
     def task(way: int, shot: int, start: float) -> Task:
         labels = torch.arange(way).repeat(shot)
         asked = torch.arange(way)
-        return Task(images(len(labels), start), labels, images(way, start + 1), asked, way)
+        if values:
+            labels, asked = (numbers(len(each), values, start) for each in (labels, asked))
+        support, query = images(way * shot, start), images(way, start + 1)
+        return Task(support, labels, query, asked, values or way)
 
     return collate([task(3, 2, 0.0), task(2, 1, 5.0)])
 
@@ -43,7 +49,7 @@ def outputs(row: Row) -> list:
         for place, tensor in enumerate(learner.state_dict().values()):
             waves = 0.5 * np.sin(1 + place + 1.3 * np.arange(tensor.numel()))
             tensor.copy_(torch.from_numpy(waves).reshape(tensor.shape))
-    batch = episode()
+    batch = episode(row.values)
     state = learner.adapt(batch.support, batch.context)
     answers = learner.predict(state, batch.query.x, batch.context).detach()
     return [answers.flatten().tolist(), learner(batch).item()]

@@ -8,7 +8,7 @@ from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Normal
 
 from quickstudy.episode import Context, Examples
-from quickstudy.likelihood import Categorical, Gaussian, per_task_mean
+from quickstudy.likelihood import Categorical, Gaussian, SquaredError, per_task_mean
 
 close = torch.testing.assert_close
 
@@ -75,6 +75,17 @@ def test_gaussian_is_a_normal_with_a_floor() -> None:
     assert likelihood.distribution(extreme)[1].min() == 0.01
 
 
+def test_a_squared_error_is_a_normal_of_scale_one_without_its_constant() -> None:
+    means, y = (torch.randn(2, 3, 4, dtype=torch.float64) for _ in range(2))
+    log_p = Normal(means, 1.0).log_prob(y) + 0.5 * torch.tensor(2 * torch.pi).double().log()
+    expected = torch.stack([-log_p[0, :, :3].sum(-1).mean(), -log_p[1, :1, :2].sum(-1).mean()])
+    likelihood = SquaredError()
+    close(likelihood.task_nll(means, labelled(y), context()), expected)
+    error = (means - y) ** 2
+    score = torch.stack([error[0, :, :3].mean(), error[1, :1, :2].mean()])
+    close(likelihood.task_score(means, labelled(y), context()), score)
+
+
 def test_a_task_without_queries_scores_zero_not_nan() -> None:
     values = torch.tensor([[float("nan"), 1.0], [2.0, 4.0]])
     mask = torch.tensor([[False, False], [True, True]])
@@ -82,4 +93,5 @@ def test_a_task_without_queries_scores_zero_not_nan() -> None:
 
 
 def test_the_output_width_follows_the_way() -> None:
-    assert (Categorical().width(5), Gaussian().width(5)) == (5, 10)
+    kinds = (Categorical, SquaredError, Gaussian)
+    assert [kind().width(5) for kind in kinds] == [5, 5, 10]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from quickstudy.episode import Context, Episode, Examples, Inputs, leaves
 from quickstudy.functional import (
@@ -27,7 +27,7 @@ from quickstudy.functional.watching import first_divergence
 from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import UNSEEN, class_sums
 from quickstudy.learners.step_sizes import Kind, StepSizes
-from quickstudy.likelihood import Categorical
+from quickstudy.likelihood import Categorical, SquaredError
 from quickstudy.nn.encoders import LARGEST_CPU_TENSOR, Encoder
 
 
@@ -43,6 +43,9 @@ class MAML(Learner):
     is zero here rather than learned. It follows that the first step moves only the head; the encoder moves
     from the second on. Inner steps run without dropout.
 
+    With ``values``, a task predicts numbers rather than a class. The rows of its head differ in meaning, so they begin
+    at rows of their own, which are learned with the encoder, as in the paper.
+
     Its kin are arguments:
 
     ========================================  =================================================================
@@ -56,7 +59,7 @@ class MAML(Learner):
     ========================================  =================================================================
 
     The state maps names to fast weights (task, …): ``head.weight`` (task, way, width), ``head.bias`` (task,
-    way) and ``encoder.…``; adapting again takes more steps from there.
+    way) and ``encoder.…``, with ``values`` for way in a regression; adapting again takes more steps from there.
 
     Args:
         encoder: maps an example to a vector.
@@ -69,12 +72,13 @@ class MAML(Learner):
             the head), ``norms``, ``last:n``, a pattern of names, or several of these with commas between. Parameters
             that are frozen when the learner is built stay so.
         rates: ``fixed``, or learned: ``tensor``, ``element``, ``step`` or ``curvature`` (:class:`StepSizes`).
-        head: how it begins: ``zero``, or at the ``prototypes`` of the support.
+        head: how it begins: ``zero``, or at the ``prototypes`` of the support; the head of values is learned instead.
+        values: numbers that a task predicts; 0: a class.
         tasks_at_once: tasks that adapt side by side, and whose gradients are made together; 0 chooses: all of them on
             an accelerator, on a CPU as many as stay in the cache.
 
     Raises:
-        ValueError: an option is out of range, or ``adapt`` matches no parameter.
+        ValueError: an option is out of range, or ``adapt`` matches no parameter; a task has another number of values.
 
     >>> from quickstudy.nn.encoders import VectorEncoder
     >>> learner = MAML(VectorEncoder(2, width=8, layers=1), adapt="norms", steps=2)
@@ -102,8 +106,9 @@ class MAML(Learner):
         rates: Kind = "fixed",
         head: Literal["zero", "prototypes"] = "zero",
         tasks_at_once: int = 0,
+        values: int = 0,
     ) -> None:
-        super().__init__(encoder, Categorical())
+        super().__init__(encoder, SquaredError() if values else Categorical())
         if rate <= 0:
             raise ValueError(f"The rate of the inner steps must be positive; found {rate}.")
         if steps < 1:
@@ -114,13 +119,24 @@ class MAML(Learner):
             )
         if head not in ("zero", "prototypes"):
             raise ValueError(f"The head must begin at zero or at the prototypes; found {head!r}.")
+        if values < 0:
+            raise ValueError(
+                f"The number of values must be positive, or 0 for classes; found {values}."
+            )
+        if values and head == "prototypes":
+            raise ValueError(
+                "Found head='prototypes' beside values, but prototypes are means of classes, which values do not have; "
+                "leave head at zero: the head of values begins where training finds it best."
+            )
         if tasks_at_once < 0:
             raise ValueError(
                 f"tasks_at_once must be a number of tasks, or 0 to choose; found {tasks_at_once}."
             )
         self.steps, self.strategy, self.tasks_at_once = steps, strategy, tasks_at_once
         self.head_adapts = adapt != "body"
-        self.head = head if self.head_adapts else "prototypes"
+        self.head = head if self.head_adapts or values else "prototypes"
+        self.start = nn.Linear(encoder.width, values) if values else None
+        """Where the head of values begins."""
         self.adapted = adapted_names(encoder, adapt if self.head_adapts else "all")
         """Names of the encoder's parameters that adapt."""
         if not self.head_adapts and not self.adapted:
@@ -130,7 +146,11 @@ class MAML(Learner):
         self._tied = len(named) < len(list(encoder.named_parameters(remove_duplicate=False)))
         shapes = {f"encoder.{name}": named[name].shape for name in self.adapted}
         if self.head_adapts:
-            shapes |= {"head.weight": torch.Size([1, encoder.width]), "head.bias": torch.Size([1])}
+            rows = max(1, values)
+            shapes |= {
+                "head.weight": torch.Size([rows, encoder.width]),
+                "head.bias": torch.Size([rows]),
+            }
         self.sizes = StepSizes(rates, rate, shapes, steps=steps)
         self._fitting: dict[tuple[Any, ...], Strategy] = {}
 
@@ -179,6 +199,15 @@ class MAML(Learner):
             for name, value in self.encoder.named_parameters()
             if name in self.adapted
         }
+        if self.start is not None:
+            if way != self.start.out_features:
+                raise ValueError(
+                    f"This learner predicts {self.start.out_features} values, but the tasks have {way}; build it with "
+                    f"values={way}."
+                )
+            weights["head.weight"] = self.start.weight.expand(tasks, -1, -1)
+            weights["head.bias"] = self.start.bias.expand(tasks, -1)
+            return weights
         if self.head == "prototypes":
             with self._exact():
                 features = self.encode(support.x)

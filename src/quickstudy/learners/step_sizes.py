@@ -29,7 +29,7 @@ class StepSizes(nn.Module):
     Args:
         kind: one of the above.
         rate: η, where P begins.
-        shapes: of what adapts, by name; a head has one row here, which serves each class.
+        shapes: of what adapts, by name; a head of classes has one row here, which serves each of them.
         steps: of the inner loop.
 
     Raises:
@@ -86,7 +86,7 @@ class StepSizes(nn.Module):
         if rate is None:
             left, right = shared[f"sizes/{name}/left"], shared[f"sizes/{name}/right"]
             turned = slope.flatten(1) @ right
-            # A head has one row for all classes, so there is nothing to mix on its left but the rate.
+            # A head of classes has one row for all, so there is nothing to mix on its left but the rate.
             turned = left * turned if left.numel() == 1 else left @ turned
             return turned.reshape(slope.shape)
         return (rate[min(step, self.steps - 1)] if self.kind == "step" else rate) * slope
