@@ -11,14 +11,14 @@ from __future__ import annotations
 import torch
 
 from quickstudy.data.draw import EpisodeDesign, Episodes
-from quickstudy.data.source import Pool, Split, TaskSource
+from quickstudy.data.source import Pool, PoolSource, Split
 from record import interleaved, record
 
 CLASSES, EXAMPLES, TASKS = 1623, 20, 16
 PEERS = {(5, 1): 860.0, (20, 5): 217.0}
 
 
-class Noise(TaskSource):
+class Noise(PoolSource):
     """Images of noise, as many as Omniglot has."""
 
     kind = "image"

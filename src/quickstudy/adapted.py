@@ -25,8 +25,8 @@ from quickstudy.episode import (
     take_tasks,
     tree_map,
 )
-from quickstudy.learners.base import State
-from quickstudy.likelihood import Categorical
+from quickstudy.learners.base import Learner, State
+from quickstudy.likelihood import Categorical, Gaussian, Likelihood, SquaredError
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
@@ -43,7 +43,7 @@ class AdaptedTask:
         base_id: of the artifact that it was adapted with.
         state: the learner's state, a batch of one task.
         context: of the task, a batch of one.
-        class_names: in the order of the outputs.
+        class_names: in the order of the outputs; of a task that predicts numbers, what they are called.
         examples: how many were seen so far.
         inputs: what examples must be, as :attr:`Artifact.inputs` says.
         seen: a fingerprint of each example, so that nobody scores a task on what it learned from.
@@ -217,7 +217,7 @@ def extend(
     artifact: Artifact,
     task: AdaptedTask | None,
     x: Inputs,
-    labels: Sequence[str],
+    labels: Sequence[str] | Tensor,
     *,
     class_names: Sequence[str] | None = None,
 ) -> AdaptedTask:
@@ -227,16 +227,16 @@ def extend(
         artifact: what learns.
         task: what is known already; ``None`` begins a task.
         x: tree of tensors (example, …).
-        labels: a class name for each example.
-        class_names: of a new task; the sorted labels where it is absent. They may name classes that
-            come later.
+        labels: a class name for each example; of a learner that predicts numbers, these, float (example, values).
+        class_names: of a new task; the sorted labels where it is absent. They may name classes that come later. Of
+            numbers, what they are called.
 
     Returns:
         A new task; ``task`` is left as it was.
 
     Raises:
-        ArtifactError: no example, one class only, a label that the task does not know, a task of another artifact, or
-            an inner loop that diverges.
+        ArtifactError: no example, one class only, a label that the task does not know, classes for a learner of
+            numbers or the other way about, a task of another artifact, or an inner loop that diverges.
     """
     count = len(leaves(x)[0])
     if count != len(labels) or not count:
@@ -245,22 +245,15 @@ def extend(
         )
     if task is not None:
         _check_base(task.base_id, artifact, "The task")
-    names = list(class_names or sorted(set(labels))) if task is None else task.class_names
-    if len(names) < 2:
-        raise ArtifactError(
-            f"Found one class only, {names[0]!r}; a task needs at least 2. Add examples of another class."
-        )
-    unknown = sorted(set(labels) - set(names))
-    if unknown:
-        raise ArtifactError(
-            f"The label {unknown[0]!r} is not among the classes of this task, {', '.join(names)}; correct it, or begin "
-            "a new task with all classes."
-        )
+    if isinstance(labels, Tensor) != predicts_values(artifact.learner):
+        what = "numbers" if predicts_values(artifact.learner) else "a class"
+        raise ArtifactError(f"This artifact predicts {what} for a query; give such labels.")
+    known = class_names if task is None else task.class_names
+    names, y = _values(labels, known) if isinstance(labels, Tensor) else _classes(labels, known)
     device = next(artifact.learner.parameters()).device
-    numbers = torch.tensor([names.index(label) for label in labels], device=device)
     support = Examples(
         x=tree_map(lambda tensor: tensor[None].to(device), x),
-        y=numbers[None],
+        y=y[None].to(device),
         mask=torch.ones(1, count, dtype=torch.bool, device=device),
     )
     context = _new_context(len(names), device) if task is None else task.context
@@ -282,24 +275,70 @@ def extend(
     )
 
 
-def answer(artifact: Artifact, task: AdaptedTask, x: Inputs) -> Tensor:
-    """Class probabilities (query, way) of a task for queries, a tree of tensors (query, …).
+def _classes(labels: Sequence[str], known: Sequence[str] | None) -> tuple[list[str], Tensor]:
+    """The names of the classes, and the number of each example's."""
+    names = list(known or sorted(set(labels)))
+    if len(names) < 2:
+        raise ArtifactError(
+            f"Found one class only, {names[0]!r}; a task needs at least 2. Add examples of another class."
+        )
+    unknown = sorted(set(labels) - set(names))
+    if unknown:
+        raise ArtifactError(
+            f"The label {unknown[0]!r} is not among the classes of this task, {', '.join(names)}; correct it, or begin "
+            "a new task with all classes."
+        )
+    return names, torch.tensor([names.index(label) for label in labels])
+
+
+def _values(labels: Tensor, known: Sequence[str] | None) -> tuple[list[str], Tensor]:
+    """The names of the values, and the values (example, values)."""
+    names = list(known or (f"value {number}" for number in range(1, labels.shape[1] + 1)))
+    if len(names) != labels.shape[1] or not labels.isfinite().all():
+        raise ArtifactError(
+            f"Each example needs the numbers {', '.join(names)}, all finite; found {labels.shape[1]} for each, "
+            f"{int((~labels.isfinite()).sum())} of them not finite."
+        )
+    return names, labels
+
+
+def predicts_values(learner: Learner) -> bool:
+    """Whether a learner predicts numbers rather than a class."""
+    return not isinstance(learner.likelihood, Categorical)
+
+
+def predicted_values(likelihood: Likelihood, outputs: Tensor) -> Tensor:
+    """The numbers that outputs say, (task, query, values), in the units of y.
 
     Raises:
-        ArtifactError: the task belongs to another artifact, or the learner does not classify.
+        TypeError: the likelihood is of something else.
+    """
+    if isinstance(likelihood, SquaredError):
+        return outputs
+    if isinstance(likelihood, Gaussian):
+        return likelihood.distribution(outputs)[0]
+    raise TypeError(f"A {type(likelihood).__name__} likelihood has no values.")
+
+
+def answer(artifact: Artifact, task: AdaptedTask, x: Inputs) -> Tensor:
+    """What a task says of queries, a tree of tensors (query, …).
+
+    Class probabilities (query, way), or numbers (query, values), as the learner predicts them.
+
+    Raises:
+        ArtifactError: the task belongs to another artifact.
     """
     _check_base(task.base_id, artifact, "The task")
     likelihood = artifact.learner.likelihood
-    if not isinstance(likelihood, Categorical):
-        raise ArtifactError(
-            "This learner predicts values, not classes; it has no class probabilities."
-        )
     device = next(artifact.learner.parameters()).device
     pieces = []
     with torch.no_grad():
         for start in range(0, len(leaves(x)[0]), QUERIES_AT_ONCE):
             some = take_tasks(x, slice(start, start + QUERIES_AT_ONCE))
             batch = tree_map(lambda tensor: tensor[None].to(device), some)
-            logits = artifact.learner.predict(task.state, batch, task.context)
-            pieces.append(likelihood.probabilities(logits, task.context)[0])
+            outputs = artifact.learner.predict(task.state, batch, task.context)
+            if isinstance(likelihood, Categorical):
+                pieces.append(likelihood.probabilities(outputs, task.context)[0])
+            else:
+                pieces.append(predicted_values(likelihood, outputs)[0])
     return torch.cat(pieces) if pieces else torch.zeros(0, len(task.class_names), device=device)

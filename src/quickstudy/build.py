@@ -15,8 +15,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from quickstudy.config import EpisodeConfig, RunConfig, ValidationConfig
 from quickstudy.data import SOURCES
-from quickstudy.data.draw import EpisodeDesign, fit_design
-from quickstudy.data.source import Pool, TaskSource
+from quickstudy.data.design import EpisodeDesign, fit_design
+from quickstudy.data.source import Split, TaskSource, World
 from quickstudy.learners import LEARNERS
 from quickstudy.learners.base import Learner
 from quickstudy.nn import ENCODERS
@@ -240,17 +240,23 @@ def build_learner(
 
 
 def build_design(
-    part: EpisodeConfig | ValidationConfig, pool: Pool, *, most_way: int | None = None
+    part: EpisodeConfig | ValidationConfig,
+    source: TaskSource,
+    split: Split,
+    *,
+    most_way: int | None = None,
 ) -> EpisodeDesign:
-    """The shape of the tasks that a part of the configuration describes; what it leaves open fits the pool.
+    """The shape of the tasks that a part of the configuration describes; what it leaves open fits the source.
 
     Args:
         part: of the configuration.
-        pool: what tasks are drawn from.
+        source: where tasks come from.
+        split: of the source.
         most_way: no more classes than so many where the way is left open.
     """
     return fit_design(
-        pool,
+        source,
+        split,
         way=part.way,
         shot=part.shot,
         queries=part.queries,
@@ -258,6 +264,43 @@ def build_design(
         most_way=min(part.most_way, most_way or part.most_way),
         examples=part.examples,
     )
+
+
+def suited(config: RunConfig, source: TaskSource) -> RunConfig:
+    """The same run with the learner's ``values`` and the encoder's ``inputs`` as a world has them.
+
+    Raises:
+        BuildError: the world's tasks predict values and the learner a class, or the other way about.
+
+    >>> from quickstudy.data.synthetic import Linear
+    >>> run = suited(RunConfig(learner="maml", encoder="vector"), Linear(dims=3))
+    >>> run.learner["values"], run.encoder["inputs"]
+    (1, 3)
+    """
+    wanted = source.values if isinstance(source, World) else 0
+    name, options = _named("learner", config.learner)
+    known = options_of(look_up("learner", name, LEARNERS))
+    if wanted and "values" not in known:
+        able = ", ".join(each for each, cls in LEARNERS.items() if "values" in options_of(cls))
+        raise BuildError(
+            f"The tasks of {config.data!r} are to predict numbers, but the learner {name!r} tells classes apart; "
+            f"choose a learner that predicts numbers: {able}."
+        )
+    found = options.get("values", wanted)
+    if str(found) != str(wanted):
+        raise BuildError(
+            f"The learner {name!r} was given values={found}, but tasks of {config.data!r} are to predict "
+            + (f"{wanted} a query" if wanted else "a class")
+            + "; leave the option out."
+        )
+    if not isinstance(source, World):
+        return config
+    values = config.model_dump()
+    values["learner"]["values"] = wanted
+    encoder = config.encoder["name"]
+    if "inputs" in options_of(look_up("encoder", encoder, ENCODERS)):
+        values["encoder"].setdefault("inputs", source.inputs)
+    return RunConfig.model_validate(values)
 
 
 INNER_LOOP_WAY = 20
@@ -268,12 +311,12 @@ def fitted(config: RunConfig, source: TaskSource, learner: Learner) -> RunConfig
     """The same run with the shape of its tasks spelled out as data and learner allow, as it is saved beside results."""
     most_way = getattr(learner, "bank", INNER_LOOP_WAY if learner.inner_loop else None)
     values = config.model_dump()
-    for part, pool in (
-        ("episode", source.pool("train")),
-        ("validation", source.pool("validation")),
-    ):
-        design = build_design(getattr(config, part), pool, most_way=most_way)
-        values[part] |= {"way": design.way, "queries": design.queries}
+    splits: dict[str, Split] = {"episode": "train", "validation": "validation"}
+    for part, split in splits.items():
+        design = build_design(getattr(config, part), source, split, most_way=most_way)
+        values[part]["queries"] = design.queries
+        if not isinstance(source, World):
+            values[part]["way"] = design.way
     return RunConfig.model_validate(values)
 
 

@@ -13,11 +13,11 @@ import torch
 
 from quickstudy.config import RunConfig, parse_config
 from quickstudy.data import SOURCES
-from quickstudy.data.source import Pool, Split, TaskSource
+from quickstudy.data.source import Pool, PoolSource, Split
 from quickstudy.episode import Inputs
 
 
-class ToySource(TaskSource):
+class ToySource(PoolSource):
     """Classes are points in the plane of four numbers, examples lie around them."""
 
     kind = "vector"

@@ -16,16 +16,17 @@ from quickstudy.build import (
     fitted,
     names_and_summaries,
     parse_spec,
+    suited,
 )
 from quickstudy.config import RunConfig, with_overrides
 from quickstudy.data import SOURCES
-from quickstudy.data.draw import EpisodeDesign
-from quickstudy.data.source import Pool, Split, TaskSource
+from quickstudy.data.design import EpisodeDesign
+from quickstudy.data.source import Pool, PoolSource, Split
 
 VECTOR = {"name": "vector", "inputs": 4, "width": 8, "layers": 1}
 
 
-class Odd(TaskSource):
+class Odd(PoolSource):
     """A source with an option of every kind."""
 
     kind = "vector"
@@ -155,24 +156,35 @@ def test_encoder_and_learner_are_no_options_of_a_learner() -> None:
         build_learner({"name": "protonet", "encoder": "x"}, VECTOR)
 
 
-def pool_of(*counts: int) -> Pool:
-    classes = len(counts)
-    groups = torch.arange(classes) % 2
-    names = [str(number) for number in range(classes)]
-    return Pool(torch.zeros(sum(counts), 2), torch.tensor(counts), names, groups, ["a", "b"])
+class Counted(PoolSource):
+    """A source with so many examples of each class."""
+
+    kind = "vector"
+
+    def __init__(self, *counts: int) -> None:
+        classes = len(counts)
+        groups = torch.arange(classes) % 2
+        names = [str(number) for number in range(classes)]
+        x = torch.zeros(sum(counts), 2)
+        self.fixed = Pool(x, torch.tensor(counts), names, groups, ["a", "b"])
+
+    def pool(self, split: Split) -> Pool:
+        return self.fixed
 
 
 def test_what_a_config_leaves_open_fits_the_data() -> None:
     config = RunConfig()
-    plenty, few = pool_of(*[20] * 150), pool_of(3, 4, 9)
-    assert build_design(config.episode, plenty) == EpisodeDesign(120, 1, 1)
-    assert build_design(config.validation, plenty) == EpisodeDesign(20, 1, 5)
-    assert build_design(config.episode, few) == EpisodeDesign(3, 1, 2)
+    plenty, few = Counted(*[20] * 150), Counted(3, 4, 9)
+    assert build_design(config.episode, plenty, "train") == EpisodeDesign(120, 1, 1)
+    assert build_design(config.validation, plenty, "validation") == EpisodeDesign(20, 1, 5)
+    assert build_design(config.episode, few, "train") == EpisodeDesign(3, 1, 2)
     inside = with_overrides(config, ["episode.within_group=true", "episode.queries=3"])
-    assert build_design(inside.episode, few) == EpisodeDesign(2, 1, 3, within_group=True)
-    assert build_design(config.episode, plenty, most_way=12) == EpisodeDesign(12, 1, 19)
+    within = EpisodeDesign(2, 1, 3, within_group=True)
+    assert build_design(inside.episode, few, "train") == within
+    fewer = build_design(config.episode, plenty, "train", most_way=12)
+    assert fewer == EpisodeDesign(12, 1, 19)
     asked = with_overrides(config, ["episode.way=7", "episode.shot=[1, 2]", "episode.queries=9"])
-    assert build_design(asked.episode, few) == EpisodeDesign(7, (1, 2), 9)
+    assert build_design(asked.episode, few, "train") == EpisodeDesign(7, (1, 2), 9)
 
 
 @pytest.mark.parametrize(
@@ -181,11 +193,42 @@ def test_what_a_config_leaves_open_fits_the_data() -> None:
 )
 def test_open_ways_fit_the_learner(learner: Any, way: int) -> None:
     config = RunConfig(learner=learner)
-    plenty = pool_of(*[20] * 150)
-    source = Odd()
-    source.pool = lambda split: plenty  # type: ignore[method-assign]
-    run = fitted(config, source, build_learner(config.learner, VECTOR))
+    run = fitted(config, Counted(*[20] * 150), build_learner(config.learner, VECTOR))
     assert (run.episode.way, run.validation.way) == (way, 20)
+
+
+def test_a_run_on_a_world_predicts_as_many_numbers_as_its_tasks_do() -> None:
+    config = RunConfig(data="linear,dims=3", learner={"name": "maml", "steps": 2}, encoder="vector")
+    source = build_source(config.data)
+    run = suited(config, source)
+    assert run.learner == {"name": "maml", "steps": 2, "values": 1}
+    assert run.encoder == {"name": "vector", "inputs": 3}
+    learner = build_learner(run.learner, run.encoder)
+    spelled = fitted(run, source, learner)
+    assert (spelled.episode.way, spelled.episode.queries) == (None, 239)
+    assert (spelled.validation.way, spelled.validation.queries) == (None, 119)
+    assert suited(spelled, source) == spelled
+    wider = RunConfig(data=config.data, learner="maml", encoder={"name": "vector", "inputs": 9})
+    assert suited(wider, source).encoder["inputs"] == 9
+
+
+@pytest.mark.parametrize(
+    ("data", "learner", "sentence"),
+    [
+        ("sinusoid", {"name": "protonet"}, "'protonet' tells classes apart; .* numbers: .*maml"),
+        ("sinusoid", {"name": "maml", "values": 2}, "given values=2, .* predict 1 a query"),
+        ("odd", {"name": "maml", "values": 1}, "given values=1, .* predict a class"),
+        ("sinusoid", {"name": "mammal"}, "no learner named 'mammal'"),
+    ],
+)
+def test_classes_and_numbers_are_not_confused(data: str, learner: Any, sentence: str) -> None:
+    with pytest.raises(BuildError, match=sentence):
+        suited(RunConfig(data=data, learner=learner, encoder="vector"), build_source(data))
+
+
+def test_classes_leave_a_run_as_it_is() -> None:
+    config = RunConfig(data="odd", learner="protonet", encoder="vector")
+    assert suited(config, build_source("odd")) is config
 
 
 def test_everything_that_can_be_built_has_a_summary() -> None:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy import evaluation
-from quickstudy.data.draw import EpisodeDesign, Episodes
-from quickstudy.data.source import DataError, Pool, TaskSource
+from quickstudy.data.design import EpisodeDesign
+from quickstudy.data.draw import Episodes
+from quickstudy.data.source import DataError, Pool, PoolSource
 from quickstudy.episode import Context, Examples
 from quickstudy.evaluation import contest as contest_module
 from quickstudy.evaluation.contest import BagOfTokens, Contest, EncodedPool, FixedPool
@@ -26,7 +27,7 @@ DESIGN = EpisodeDesign(way=3, shot=2, queries=4)
 FEATURES = 6
 
 
-class Clusters(TaskSource):
+class Clusters(PoolSource):
     """Classes are Gaussian clusters around random centres."""
 
     kind = "vector"
@@ -48,7 +49,7 @@ class Clusters(TaskSource):
         return self.clusters
 
 
-class Words(TaskSource):
+class Words(PoolSource):
     """Classes are topics; each topic has a word of its own, ``topic + 10``, among common ones."""
 
     kind = "text"
@@ -353,10 +354,10 @@ def test_calibration_over_tasks_counts_every_query(learner, source):
     assert float(share.double() @ found.accuracy) == pytest.approx(float(accuracy))
 
 
-def test_accuracy_by_shot_stops_where_the_data_do(learner, source):
+def test_scores_by_shot_stop_where_the_data_do(learner, source):
     contest = Contest(source, split="test")
     contest.enter("learner", learner)
-    found = evaluation.accuracy_by_shot(contest, DESIGN, episodes=60)
+    found = evaluation.scores_by_shot(contest, DESIGN, episodes=60)
     assert list(found) == [1, 2, 5]
     assert found[1]["learner"]["mean"] < found[5]["learner"]["mean"]
 
@@ -364,7 +365,6 @@ def test_accuracy_by_shot_stops_where_the_data_do(learner, source):
 def test_fixed_pool_is_whole():
     pool = Clusters().clusters
     fixed = FixedPool(pool)
-    fixed.require(torch.arange(3))
     assert fixed.pool("train") is pool
 
 

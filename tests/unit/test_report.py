@@ -11,8 +11,8 @@ import torch
 
 from quickstudy.artifact import Artifact
 from quickstudy.config import RunConfig
-from quickstudy.data.draw import EpisodeDesign
-from quickstudy.data.source import Pool, TaskSource
+from quickstudy.data.design import EpisodeDesign
+from quickstudy.data.source import Pool, PoolSource
 from quickstudy.data.text import TextSource
 from quickstudy.evaluation import calibrate, evaluate
 from quickstudy.learners.metric import ProtoNet
@@ -23,7 +23,7 @@ EVIL = "<script>alert('x')</script>&\""
 DESIGN = EpisodeDesign(way=3, shot=1, queries=2)
 
 
-class Pictures(TaskSource):
+class Pictures(PoolSource):
     """Classes of noisy pictures; one has a name that would break a careless page."""
 
     kind = "image"
@@ -166,9 +166,10 @@ def test_learning_curve_leaves_out_what_is_no_number(run):
 def test_best_validation_is_ringed(run):
     curve = curves.learning_curves(run / "metrics.csv")["validation_accuracy"]
     options = {"label": "x", "percent": True}
-    plain = figures.curve_chart(curve, **options, marked=False)
-    ringed = figures.curve_chart(curve, **options, marked=True)
-    assert ringed.count("<use") > plain.count("<use")
+    plain = figures.curve_chart(curve, **options)
+    ringed = [figures.curve_chart(curve, **options, marked=end) for end in ("highest", "lowest")]
+    assert all(each.count("<use") > plain.count("<use") for each in ringed)
+    assert ringed[0] != ringed[1]
 
 
 def test_charts_take_their_colours_from_the_page():

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quickstudy.data.draw import EpisodeDesign, Episodes, distinct_numbers, fit_design
-from quickstudy.data.source import DataError, Pool, Split, TaskSource
+from quickstudy.data.design import EpisodeDesign, fit_design
+from quickstudy.data.draw import Episodes, distinct_numbers
+from quickstudy.data.source import DataError, Pool, PoolSource, Split
 from quickstudy.episode import Episode, leaves
 
 
-class Numbered(TaskSource):
+class Numbered(PoolSource):
     """Each example is its own row and its class, so an episode shows what it was made of."""
 
     kind = "vector"
@@ -144,6 +145,7 @@ def test_tasks_stay_within_a_group() -> None:
             ["'class 2' with 2", "1 of 3 classes", "at least 4 examples", "no shot is possible"],
         ),
         ([9], EpisodeDesign(2, 1, 1), ["Found 1 class", "at least 2"]),
+        ([9, 9], EpisodeDesign(1, 1, 1), ["at least 2 classes", "a way of 1"]),
     ],
 )
 def test_too_little_data_says_what_there_is(
@@ -155,7 +157,7 @@ def test_too_little_data_says_what_there_is(
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("options", [{"way": 1}, {"shot": 0}, {"queries": 0}, {"way": (5, 3)}])
+@pytest.mark.parametrize("options", [{"way": 0}, {"shot": 0}, {"queries": 0}, {"way": (5, 3)}])
 def test_designs_that_are_none(options: dict) -> None:
     with pytest.raises(DataError, match="must be at least"):
         EpisodeDesign(**options)
@@ -173,7 +175,8 @@ def test_an_open_design_can_be_filled(
     groups = [number % 2 if len(counts) > 3 else 0 for number in range(len(counts))]
     source = Numbered(counts, groups)
     design = fit_design(
-        source.fixed,
+        source,
+        "train",
         way=None,
         shot=shot,
         queries=None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quickstudy.cli.console import command, print_result, say
+from quickstudy.cli.errors import WrongUse
 from quickstudy.cli.evaluate import contest_for, print_scores, score
 from quickstudy.cli.tasks import ask, keep, learn, print_answers
 from quickstudy.cli.train import holds_run, train_into
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
     from quickstudy.artifact import Artifact
     from quickstudy.config import RunConfig
-    from quickstudy.data.draw import EpisodeDesign
-    from quickstudy.data.source import Pool, TaskSource
+    from quickstudy.data.design import EpisodeDesign
+    from quickstudy.data.source import Pool, PoolSource
 
 MINUTES = 3
 """Most minutes of training."""
@@ -69,6 +70,7 @@ def demo(
     """
     from quickstudy.artifact import load_artifact, load_task
     from quickstudy.build import build_source
+    from quickstudy.data.glyphs import GlyphSource
     from quickstudy.report import write_report
 
     if (out / "artifact").exists():
@@ -79,6 +81,10 @@ def demo(
         train_demo(out, minutes)
     model = load_artifact(out / "artifact")
     source = build_source(model.config.data)
+    if not isinstance(source, GlyphSource):
+        raise WrongUse(
+            f"{out} holds a model of other data, {model.config.data}; choose another --out for the demo."
+        )
 
     say("")
     contest = contest_for(model, source)
@@ -114,7 +120,7 @@ def demo(
 
 def designs() -> list[EpisodeDesign]:
     """The tasks that the demo scores: letters of all new scripts, then letters of one script."""
-    from quickstudy.data.draw import EpisodeDesign
+    from quickstudy.data.design import EpisodeDesign
 
     return [
         EpisodeDesign(way=20, shot=1, queries=5),
@@ -146,7 +152,7 @@ def starting_config() -> RunConfig:
     return with_overrides(RunConfig(), limits)
 
 
-def write_alphabet(folder: Path, source: TaskSource) -> None:
+def write_alphabet(folder: Path, source: PoolSource) -> None:
     """Draw a few letters of an unseen script as image files, dark on white as a person would scan them.
 
     Leaves ``support/LETTER/NUMBER.png`` and ``queries/LETTER-NUMBER.png``.

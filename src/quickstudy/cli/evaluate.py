@@ -14,7 +14,7 @@ from quickstudy.cli.errors import WrongUse
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
-    from quickstudy.data.draw import EpisodeDesign
+    from quickstudy.data.design import EpisodeDesign
     from quickstudy.data.source import Split, TaskSource
     from quickstudy.evaluation import Contest
 
@@ -83,7 +83,7 @@ def evaluate(
       quickstudy evaluate runs/demo/artifact --against runs/first/artifact --json
     """
     from quickstudy.artifact import load_artifact
-    from quickstudy.data.draw import fit_design, span
+    from quickstudy.data.design import fit_design, span
 
     model = load_artifact(artifact)
     rival = None if against is None else load_artifact(against)
@@ -91,7 +91,8 @@ def evaluate(
     source = fitting_source(model, data or model.config.data)
     source.prepare(model.learner.encoder)
     design = fit_design(
-        source.pool(split.value),
+        source,
+        split.value,
         way=way,
         shot=shot or usual.shot,
         queries=queries,
@@ -130,10 +131,12 @@ def fitting_source(model: Artifact, spec: str) -> TaskSource:
     """The source that a spec names, its examples of the size that the model reads unless the spec says another.
 
     Raises:
-        WrongUse: the model reads another kind of examples.
+        WrongUse: the model reads another kind of examples, or predicts numbers where a class is asked for.
     """
+    from quickstudy.adapted import predicts_values
     from quickstudy.build import build_source, options_of, parse_spec
     from quickstudy.data import SOURCES
+    from quickstudy.data.source import World
 
     name, _, given = parse_spec(spec)
     if name in SOURCES:
@@ -145,7 +148,15 @@ def fitting_source(model: Artifact, spec: str) -> TaskSource:
             )
         for key in set(model.inputs) & set(options_of(SOURCES[name])) - set(given):
             spec += f",{key}={model.inputs[key]}"
-    return build_source(spec)
+    source = build_source(spec)
+    values = predicts_values(model.learner)
+    if values != isinstance(source, World):
+        able, asked = ("numbers", "a class") if values else ("a class", "numbers")
+        raise WrongUse(
+            f"The model {model.path} predicts {able}, but the tasks of {name} ask for {asked}; choose other data or "
+            "another model."
+        )
+    return source
 
 
 def contest_for(
@@ -180,9 +191,11 @@ def score(
     against_name: str = "",
 ) -> dict[str, Any]:
     """The scores of a model in a contest, behind a progress bar."""
+    from quickstudy.data.source import World
     from quickstudy.evaluation import evaluate as run_evaluation
 
-    with progress_bar(f"Scoring {design.way}-way {design.shot}-shot tasks") as advance:
+    way = "" if isinstance(contest.source, World) else f"{design.way}-way "
+    with progress_bar(f"Scoring {way}{design.shot}-shot tasks") as advance:
         return run_evaluation(
             model.learner,
             contest.source,
@@ -210,9 +223,10 @@ def print_scores(scores: dict[str, Any]) -> None:
     if accuracy and isinstance(scores["way"], int):
         rows.append(["chance", number(1 / scores["way"])])
     group = " within one group" if scores["within_group"] else ""
-    shape = f"{some(scores['way'])}-way {some(scores['shot'])}-shot{group}"
+    way = f"{some(scores['way'])}-way " if accuracy else ""
+    shape = f"{way}{some(scores['shot'])}-shot{group}"
     print_table(
-        ["", f"{scores['metric']} (95 % interval)"],
+        ["", f"{scores['metric'].replace('_', ' ')} (95 % interval)"],
         rows,
         title=f"{shape}, {scores['episodes']} tasks of the {scores['split']} split",
     )

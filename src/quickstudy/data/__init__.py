@@ -6,6 +6,7 @@ from quickstudy.data.glyphs import GlyphSource
 from quickstudy.data.images import ImageSource
 from quickstudy.data.omniglot import OmniglotSource
 from quickstudy.data.source import TaskSource
+from quickstudy.data.synthetic import Linear, Sinusoid
 from quickstudy.data.text import TextSource
 
 SOURCES: dict[str, type[TaskSource]] = {
@@ -13,4 +14,6 @@ SOURCES: dict[str, type[TaskSource]] = {
     "omniglot": OmniglotSource,
     "images": ImageSource,
     "text": TextSource,
+    "sinusoid": Sinusoid,
+    "linear": Linear,
 }

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from quickstudy.data.source import DataError, Pool, Split, TaskSource
+from quickstudy.data.source import DataError, Pool, PoolSource, Split, TaskSource
 from quickstudy.nn.features import cached_features, has_frozen_features
 
 
-class FeatureSource(TaskSource):
+class FeatureSource(PoolSource):
     """The same tasks as another source's, with each example encoded once: training on features runs at full speed.
 
     Args:
@@ -19,7 +19,7 @@ class FeatureSource(TaskSource):
 
     kind = "vector"
 
-    def __init__(self, source: TaskSource, encoder: Any) -> None:
+    def __init__(self, source: PoolSource, encoder: Any) -> None:
         self.source, self.encoder = source, encoder
         self._pools: dict[Split, Pool] = {}
 
@@ -45,4 +45,6 @@ def with_features(source: TaskSource, encoder: Any) -> TaskSource:
     Either way the source is prepared for the encoder. Encoded examples are not varied any more.
     """
     source.prepare(encoder)
-    return FeatureSource(source, encoder) if has_frozen_features(encoder) else source
+    if isinstance(source, PoolSource) and has_frozen_features(encoder):
+        return FeatureSource(source, encoder)
+    return source

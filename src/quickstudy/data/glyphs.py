@@ -16,7 +16,7 @@ from torch import Tensor
 
 from quickstudy.cache import Array, digest, remember
 from quickstudy.data.augment import Variation, vary
-from quickstudy.data.source import SPLITS, DataError, Pool, Split, TaskSource
+from quickstudy.data.source import SPLITS, DataError, Pool, PoolSource, Split
 from quickstudy.data.splitting import check_split
 from quickstudy.episode import Inputs
 
@@ -168,7 +168,7 @@ def draw_everything() -> dict[str, Array]:
     }
 
 
-class GlyphSource(TaskSource):
+class GlyphSource(PoolSource):
     """Letters of fourteen scripts in sixteen faces, turned, stretched, bent, thick and thin.
 
     Latin, Cyrillic, Arabic, Canadian Aboriginal and Lisu letters are for training; Greek, Old

@@ -10,7 +10,7 @@ import torch
 
 from quickstudy.data.augment import Variation, vary
 from quickstudy.data.decoding import Invert, read_images
-from quickstudy.data.source import SPLITS, DataError, Pool, Split, TaskSource
+from quickstudy.data.source import SPLITS, DataError, Pool, PoolSource, Split
 from quickstudy.data.splitting import (
     SPLIT_NAMES,
     Conflicts,
@@ -141,7 +141,7 @@ def find_classes(path: str | Path) -> list[ClassFolder]:
     return _class_folders(folder, split="")
 
 
-class ImageSource(TaskSource):
+class ImageSource(PoolSource):
     """Images in class folders, or in group folders of class folders.
 
     ``FOLDER/class/image.png`` or ``FOLDER/group/class/image.png``; below ``train``, ``validation`` and ``test``

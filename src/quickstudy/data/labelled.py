@@ -28,6 +28,9 @@ Kind = Literal["image", "text", "vector"]
 LABEL = "label"
 """The column of the labels."""
 
+VALUE = "value"
+"""The column of the numbers that are to be predicted."""
+
 TEXT = "text"
 """The column of the texts."""
 
@@ -88,6 +91,57 @@ def read_labelled(
             f"{path} holds one class, {names[0]!r}; a task needs at least {fewest_classes}. Add examples of another."
         )
     return found
+
+
+class Valued(NamedTuple):
+    """Examples and the number that each is to predict."""
+
+    x: torch.Tensor
+    """float (example, column)"""
+    y: torch.Tensor
+    """float (example, 1)"""
+    columns: list[str]
+    """What the inputs are called, in the order of x."""
+    target: str
+    """What the number is called."""
+    origins: list[str]
+    """Where each came from, as in :class:`Labelled`."""
+
+
+def read_valued(path: str, *, target: str | None = None) -> Valued:
+    """Examples with a number to predict, from a table of numbers.
+
+    Args:
+        path: the table (.csv, .tsv or .jsonl).
+        target: the column of the number; by default ``value``, or else the last column.
+
+    Raises:
+        DataError: what was found cannot be used; says where and what to do.
+    """
+    _check_table(path, "vector")
+    records = read_records(path)
+    names = list(records[0].cells)
+    chosen = target or (VALUE if VALUE in names else names[-1])
+    columns = [name for name in names if name != chosen]
+    if not columns:
+        raise DataError(
+            f"{path} has one column only, {chosen!r}; expected columns of inputs, and the number to predict in the "
+            f"column {VALUE!r} or the last one."
+        )
+    origins = [f"{path}:{record.line}" for record in records]
+    y = _numbers_in(path, records, [chosen])
+    return Valued(_numbers_in(path, records, columns), y, columns, chosen, origins)
+
+
+def read_numbers(path: str, columns: Sequence[str]) -> tuple[torch.Tensor, list[str]]:
+    """Some columns of a table of numbers, float (example, column), and where each row came from.
+
+    Raises:
+        DataError: a column is missing, or holds something else than numbers.
+    """
+    _check_table(path, "vector")
+    records = read_records(path)
+    return _numbers_in(path, records, columns), [f"{path}:{record.line}" for record in records]
 
 
 def read_inputs(
@@ -195,6 +249,11 @@ def _numbers(path: str, records: Sequence[Record]) -> torch.Tensor:
         raise DataError(
             f"{path} has no column of numbers beside {', '.join(map(repr, records[0].cells))}; add some."
         )
+    return _numbers_in(path, records, columns)
+
+
+def _numbers_in(path: str, records: Sequence[Record], columns: Sequence[str]) -> torch.Tensor:
+    """Columns as float32 (record, column)."""
     check_columns(path, records, columns)
     rows = []
     for record in records:

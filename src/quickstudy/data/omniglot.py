@@ -20,7 +20,7 @@ from quickstudy.cache import Array, digest, remember
 from quickstudy.data.augment import Variation, vary
 from quickstudy.data.catalog import CATALOG, data_folder
 from quickstudy.data.decoding import FORMAT, by_area, check_image_options
-from quickstudy.data.source import DataError, Pool, Split, TaskSource
+from quickstudy.data.source import DataError, Pool, PoolSource, Split
 from quickstudy.data.splitting import LabelledClass, assign, check_split, count_splits, pool_of
 from quickstudy.episode import Inputs
 
@@ -130,7 +130,7 @@ def read_list(file: Path) -> list[tuple[str, int]]:
     return found
 
 
-class OmniglotSource(TaskSource):
+class OmniglotSource(PoolSource):
     """Handwritten characters: train on some alphabets, test on others.
 
     Lake et al. 2015, Human-level concept learning through probabilistic program induction; ``protocol="vinyals"``:

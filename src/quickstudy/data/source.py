@@ -1,16 +1,19 @@
-"""Where tasks come from: sources, and their pools of labelled examples."""
+"""Where tasks come from: pools of labelled examples, and worlds that invent their tasks."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from quickstudy.episode import Inputs, leaves, tree_map
+from quickstudy.episode import Episode, Inputs, leaves, tree_map
+
+if TYPE_CHECKING:
+    from quickstudy.data.design import EpisodeDesign
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -74,10 +77,25 @@ class Pool:
 
 
 class TaskSource(ABC):
-    """A data set that tasks are drawn from."""
+    """Where tasks come from: a data set with classes (:class:`PoolSource`), or a :class:`World` that invents them."""
 
     kind: ClassVar[Literal["image", "text", "vector"]]
     """What the examples are; encoders of the same kind fit."""
+
+    def prepare(self, encoder: Any) -> None:  # noqa: B027  most sources have nothing to prepare
+        """Turn examples into what ``encoder`` takes (texts into tokens), once, before tasks are drawn.
+
+        Raises:
+            DataError: the encoder takes other kinds of examples.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for the model card: name, licence, classes and examples of each split."""
+        return {}
+
+
+class PoolSource(TaskSource):
+    """A data set whose tasks are to tell apart classes that are drawn from a pool."""
 
     @abstractmethod
     def pool(self, split: Split) -> Pool:
@@ -87,17 +105,35 @@ class TaskSource(ABC):
             DataError: the split does not exist, with the splits that do.
         """
 
-    def prepare(self, encoder: Any) -> None:  # noqa: B027  most sources have nothing to prepare
-        """Turn examples into what ``encoder`` takes (texts into tokens), once, before ``pool`` is called.
-
-        Raises:
-            DataError: the encoder takes other kinds of examples.
-        """
-
     def augment(self, x: Inputs, generator: torch.Generator) -> Inputs:
         """A random variation of each training example (example, …) that keeps its class; the identity by default."""
         return x
 
-    def describe(self) -> dict[str, Any]:
-        """Facts for the model card: name, licence, classes and examples of each split."""
-        return {}
+
+class World(TaskSource):
+    """A source that invents its tasks, each of which is a function from numbers to numbers.
+
+    There is no end of them: splits hold different tasks because their generators differ.
+    """
+
+    inputs: int = 1
+    """Numbers in an example."""
+    values: int = 1
+    """Numbers that a task predicts, the way of its episodes."""
+
+    @abstractmethod
+    def draw(
+        self, split: Split, design: EpisodeDesign, *, tasks: int, generator: torch.Generator
+    ) -> Episode:
+        """A batch of tasks, by ``generator`` alone: x float (task, example, inputs), y float (task, example, values).
+
+        Support sets are as large as ``design.shot`` says (where that is a range, each task's own is masked) and
+        query sets as ``design.queries``.
+        """
+
+    @abstractmethod
+    def exact(self, episode: Episode) -> Tensor:
+        """What one who knows the world and has seen the support says of the queries, (task, query, values).
+
+        It is the posterior mean, which no learner can beat in squared error, or as near to it as the world itself says.
+        """

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.data.records import Record, cell, check_columns, read_records
-from quickstudy.data.source import SPLITS, DataError, Pool, Split, TaskSource
+from quickstudy.data.source import SPLITS, DataError, Pool, PoolSource, Split
 from quickstudy.data.splitting import (
     SPLIT_NAMES,
     Conflicts,
@@ -40,7 +40,7 @@ def readable(name: str) -> str:
     return " ".join(name.replace("_", " ").split())
 
 
-class TextSource(TaskSource):
+class TextSource(PoolSource):
     """Texts with labels from a CSV, TSV or JSON Lines file with columns text, label and perhaps group and split.
 
     Where a column ``split`` says train, validation or test, it decides. Otherwise whole groups are held out, or

@@ -9,14 +9,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from quickstudy.data.draw import EpisodeDesign, Episodes, check_design
-from quickstudy.data.source import DataError, Split, TaskSource
+from quickstudy.data.design import EpisodeDesign, check_design
+from quickstudy.data.draw import Episodes
+from quickstudy.data.source import DataError, PoolSource, Split, TaskSource, World
 from quickstudy.episode import leaves
 from quickstudy.evaluation.calibration import Calibration, calibrate, confusion
 from quickstudy.evaluation.contest import (
     BagOfTokens,
     Contest,
-    EncodedPool,
     Progress,
     answer_batch,
     answering,
@@ -24,6 +24,7 @@ from quickstudy.evaluation.contest import (
     score_tasks,
 )
 from quickstudy.evaluation.intervals import interval, t_quantile
+from quickstudy.evaluation.rules import ridge_of_support, support_mean
 from quickstudy.learners import LEARNERS
 from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import ProtoNet
@@ -33,8 +34,8 @@ from quickstudy.nn.minilm import PretrainedError
 from quickstudy.nn.pretrained import HuggingFaceEncoder
 
 __all__ = [
-    "Calibration", "Contest", "accuracy_by_shot", "answer_batch", "answering", "calibrate", "calibration", "confusion",
-    "contest_of", "evaluate", "interval", "is_inductive", "score_tasks", "t_quantile", "untrained_copy",
+    "Calibration", "Contest", "answer_batch", "answering", "calibrate", "calibration", "confusion", "contest_of",
+    "evaluate", "interval", "is_inductive", "score_tasks", "scores_by_shot", "t_quantile", "untrained_copy",
 ]  # fmt: skip
 
 
@@ -94,36 +95,50 @@ def contest_of(
     The arguments are those of :func:`evaluate`.
     """
     contest = Contest(source, split=split, seed=seed, device=device)
-    contest.enter("learner", learner)
-    entered = contest.contestants["learner"]
-    contest.contestants["before_adaptation"] = entered._replace(adapted=False)
+    contest.enter("learner", learner, unadapted="before_adaptation")
     if against is not None:
         contest.enter("against", against)
-    if not baselines or not isinstance(learner.likelihood, Categorical):
-        return contest
+    if baselines and isinstance(source, World):
+        _enter_rules(contest, source)
+    elif baselines:
+        _enter_classifiers(contest, learner, untrained)
+    return contest
 
-    raw = contest.pool(learner.encoder)
+
+def _enter_rules(contest: Contest, world: World) -> None:
+    """The baselines of tasks that predict values."""
+    contest.enter_rule("mean_of_support", support_mean)
+    contest.enter_rule("ridge_raw_inputs", ridge_of_support)
+    contest.enter_rule("exact", world.exact)
+
+
+def _enter_classifiers(
+    contest: Contest, learner: Learner, untrained: Callable[[], Encoder] | None
+) -> None:
+    """The baselines of tasks that tell classes apart."""
+    raw = contest.read_by(learner.encoder)
+    assert isinstance(raw, PoolSource)
+    x = leaves(raw.pool(contest.split).x)
     plain: Encoder
-    if source.kind == "text":
-        words = leaves(raw.fixed.x)[0]
+    if contest.source.kind == "text":
+        words = x[0]
         plain = BagOfTokens(words[words >= 0].unique())
     else:
-        plain = RawEncoder(leaves(raw.fixed.x)[0][0].numel())
+        plain = RawEncoder(x[0][0].numel())
     # Texts differ in length, which only the angle ignores.
-    nearest = ProtoNet(plain, distance="cosine" if source.kind == "text" else "euclidean")
+    text = contest.source.kind == "text"
+    nearest = ProtoNet(plain, distance="cosine" if text else "euclidean")
     contest.enter("nearest_mean_raw_inputs", nearest, raw)
 
-    name, fresh = starting_encoder(learner.encoder, untrained, seed)
+    name, fresh = starting_encoder(learner.encoder, untrained, contest.seed)
     if fresh is not None:
         contest.enter(name, ProtoNet(fresh, distance="euclidean"))
 
-    trained = entered.pool
-    if not isinstance(trained, EncodedPool):
-        trained = contest.encoded(learner.encoder)
+    # A learner without an inner loop reads what its encoder makes of the examples already.
+    trained = None if learner.inner_loop else contest.contestants["learner"].source
     build: Callable[[Encoder], Learner] = LEARNERS["linear_head"]
     head = build(RawEncoder(learner.encoder.width))
-    contest.enter("linear_head", head, trained)
-    return contest
+    contest.enter("linear_head", head, trained or contest.encoded(learner.encoder))
 
 
 def evaluate(
@@ -157,7 +172,8 @@ def evaluate(
         against: another learner, compared task by task.
         against_name: what to call it.
         baselines: also score the nearest class mean on raw inputs (token counts for text), on the encoder before any
-            meta-training, and a linear head fitted to the trained encoder's features of the support.
+            meta-training, and a linear head fitted to the trained encoder's features of the support; where values are
+            predicted, the mean of the support's values, ridge regression on raw inputs, and the world's exact answer.
         untrained: builds the encoder as it was before meta-training; by default a copy with fresh random weights.
         device: where to compute.
         progress: called with the tasks done and their number.
@@ -191,8 +207,8 @@ def evaluate(
             f"The contest is of split {contest.split!r} and seed {contest.seed}, but {split!r} and {seed} were asked "
             "for; make another one."
         )
-    pool = contest.pool(learner.encoder)
-    probe = Episodes(pool, split, design, tasks=2, seed=seed)[0]
+    tasks = contest.read_by(learner.encoder)
+    probe = Episodes(tasks, split, design, tasks=2, seed=seed)[0]
     scores = contest.scores(design, episodes, progress)
     own = scores.pop("learner")
     mean, ci95 = interval(own)
@@ -225,13 +241,13 @@ def summary(scores: Tensor) -> dict[str, float]:
     return {"mean": mean, "ci95": ci95}
 
 
-def accuracy_by_shot(
+def scores_by_shot(
     contest: Contest,
     design: EpisodeDesign,
     *,
     episodes: int,
     shots: Sequence[int] = (1, 2, 5, 10),
-    queries: int = 5,
+    queries: int | None = None,
 ) -> dict[int, dict[str, dict[str, float]]]:
     """Scores of each contestant for each shot that the data allow: shot → name → mean and ci95.
 
@@ -240,14 +256,16 @@ def accuracy_by_shot(
         design: way and group of the tasks.
         episodes: tasks for each shot.
         shots: support examples of a class.
-        queries: most query examples of a class, the same for every shot.
+        queries: most query examples of a class, the same for every shot; by default 5 of a class, and of a world as
+            many as the design has.
     """
     found = {}
-    pool = contest.source.pool(contest.split)
+    source = contest.source
+    most = queries or (design.queries if isinstance(source, World) else 5)
     for shot in shots:
-        each = EpisodeDesign(design.way, shot, min(queries, design.queries), design.within_group)
+        each = EpisodeDesign(design.way, shot, min(most, design.queries), design.within_group)
         try:
-            check_design(pool, each)
+            check_design(source, contest.split, each)
         except DataError:
             continue
         scores = contest.scores(each, episodes)
@@ -267,9 +285,9 @@ def calibration(
     alone = Contest(contest.source, split=contest.split, seed=contest.seed, device=contest.device)
     alone.contestants = {name: contest.contestants[name]}
     for each in alone.rounds(design, episodes):
-        (learner, _, adapted), batch = each[name]
-        likelihood = cast(Categorical, learner.likelihood)
-        outputs = answer_batch(learner, batch, adapted=adapted)
+        contestant, batch = each[name]
+        likelihood = cast(Categorical, contestant.likelihood)
+        outputs = contestant.answer(batch)
         confidence, answer = likelihood.probabilities(outputs, batch.context).max(-1)
         confidences.append(confidence[batch.query.mask].cpu())
         rights.append((answer == batch.query.y)[batch.query.mask].cpu())

@@ -8,16 +8,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from quickstudy.data.draw import EpisodeDesign, Episodes
+from quickstudy.data.design import EpisodeDesign
+from quickstudy.data.draw import Episodes
 from quickstudy.data.features import with_features
-from quickstudy.data.source import Pool, Split, TaskSource
+from quickstudy.data.source import Pool, PoolSource, Split, TaskSource
 from quickstudy.episode import Episode, Inputs, leaves, tree_map, without_support
 from quickstudy.learners.base import Learner
+from quickstudy.likelihood import Likelihood, SquaredError
 from quickstudy.nn.encoders import Encoder, RawEncoder, encode
 
 TASKS_AT_ONCE = 16
@@ -103,7 +106,7 @@ def is_inductive(learner: Learner, episode: Episode, *, device: torch.device | s
     return True
 
 
-class FixedPool(TaskSource):
+class FixedPool(PoolSource):
     """A source of one split that is at hand already."""
 
     kind = "vector"
@@ -113,9 +116,6 @@ class FixedPool(TaskSource):
 
     def pool(self, split: Split) -> Pool:
         return self.fixed
-
-    def require(self, rows: Tensor) -> None:
-        """Make sure that these rows of the pool can be read."""
 
 
 class EncodedPool(FixedPool):
@@ -144,6 +144,7 @@ class EncodedPool(FixedPool):
             return encode(self.encoder, x)[0].cpu()
 
     def require(self, rows: Tensor) -> None:
+        """Make sure that these rows of the pool can be read."""
         missing = rows[~self.known[rows]].unique()
         for piece in missing.split(EXAMPLES_AT_ONCE):
             self.fixed.x[piece] = self.encoded(piece)
@@ -169,12 +170,20 @@ class BagOfTokens(Encoder):
         return counts.scatter_add_(1, place, (vocabulary[place] == x).to(counts.dtype))
 
 
-class Contestant(NamedTuple):
-    """One way of answering, and the pool that it reads its tasks from."""
+Answer = Callable[[Episode], Tensor]
+"""Outputs (task, query, …) for the queries of an episode."""
 
-    learner: Learner
-    pool: FixedPool
-    adapted: bool = True
+
+class Contestant(NamedTuple):
+    """One way of answering."""
+
+    answer: Answer
+    likelihood: Likelihood
+    """What its outputs mean."""
+    source: TaskSource
+    """The tasks, in the form that it reads."""
+    module: nn.Module
+    """What must be in evaluation mode."""
 
 
 def on_features(learner: Learner, width: int) -> Learner:
@@ -200,24 +209,52 @@ class Contest:
         self.source, self.split, self.seed, self.device = source, split, seed, device
         self.contestants: dict[str, Contestant] = {}
 
-    def pool(self, encoder: Encoder) -> FixedPool:
-        """The examples, in the form that this encoder reads."""
+    def read_by(self, encoder: Encoder) -> TaskSource:
+        """The tasks, in the form that this encoder reads."""
         self.source.prepare(encoder)
-        return FixedPool(self.source.pool(self.split))
+        if isinstance(self.source, PoolSource):
+            return FixedPool(self.source.pool(self.split))
+        return self.source
 
-    def encoded(self, encoder: Encoder) -> EncodedPool:
-        """The examples as this encoder sees them; a frozen one has seen them before."""
-        pool = FixedPool(with_features(self.source, encoder).pool(self.split))
-        return EncodedPool(pool.fixed, encoder, self.device)
+    def encoded(self, encoder: Encoder) -> EncodedPool | None:
+        """The examples as this encoder sees them, a frozen one has seen them before; None where no example recurs."""
+        source = with_features(self.source, encoder)
+        if not isinstance(source, PoolSource):
+            return None
+        return EncodedPool(source.pool(self.split), encoder, self.device)
 
-    def enter(self, name: str, learner: Learner, pool: FixedPool | None = None) -> None:
-        """Add a learner; ``pool`` says that its inputs come from there, else its own encoder decides."""
-        if pool is None and learner.inner_loop:
-            pool = self.pool(learner.encoder)
-        elif pool is None:
-            pool = self.encoded(learner.encoder)
-            learner = on_features(learner, learner.encoder.width)
-        self.contestants[name] = Contestant(learner, pool)
+    def enter(
+        self,
+        name: str,
+        learner: Learner,
+        source: TaskSource | None = None,
+        *,
+        unadapted: str | None = None,
+    ) -> None:
+        """Add a learner.
+
+        Args:
+            name: what to call it.
+            learner: that answers.
+            source: where its inputs come from; by default its own encoder decides.
+            unadapted: what to call the same learner as it answers without having seen the support.
+        """
+        if source is None and not learner.inner_loop:
+            source = self.encoded(learner.encoder)
+            if source is not None:
+                learner = on_features(learner, learner.encoder.width)
+        if source is None:
+            source = self.read_by(learner.encoder)
+        answer = partial(answer_batch, learner)
+        entered = Contestant(answer, learner.likelihood, source, learner)
+        self.contestants[name] = entered
+        if unadapted is not None:
+            before = partial(answer_batch, learner, adapted=False)
+            self.contestants[unadapted] = entered._replace(answer=before)
+
+    def enter_rule(self, name: str, rule: Answer) -> None:
+        """Add a rule that says a value for each query of an episode."""
+        self.contestants[name] = Contestant(rule, SquaredError(), self.source, nn.Identity())
 
     def rounds(
         self, design: EpisodeDesign, episodes: int
@@ -227,10 +264,10 @@ class Contest:
         Raises:
             DataError: the split cannot fill the design.
         """
-        pools = {id(each.pool): each.pool for each in self.contestants.values()}
+        sources = {id(each.source): each.source for each in self.contestants.values()}
         draws = {
-            key: Episodes(pool, self.split, design, length=episodes, seed=self.seed)
-            for key, pool in pools.items()
+            key: Episodes(source, self.split, design, length=episodes, seed=self.seed)
+            for key, source in sources.items()
         }
         size = max(
             sum(t.nbytes for t in leaves((draw[0].support.x, draw[0].query.x)))
@@ -239,17 +276,20 @@ class Contest:
         step = min(TASKS_AT_ONCE, max(1, BYTES_AT_ONCE // size))
         with ExitStack() as stack:
             for each in self.contestants.values():
-                stack.enter_context(answering(each.learner, self.device))
+                stack.enter_context(answering(each.module, self.device))
             for start in range(0, episodes, step):
                 which = range(start, min(start + step, episodes))
                 batches = {}
                 for key, draw in draws.items():
-                    drawn = [torch.cat(draw.rows(i)[1:], dim=2).flatten() for i in which]
-                    pools[key].require(torch.cat(drawn))
+                    source = sources[key]
+                    if isinstance(source, EncodedPool):
+                        drawn = [torch.cat(draw.rows(i)[1:], dim=2).flatten() for i in which]
+                        source.require(torch.cat(drawn))
                     batch = tree_map(lambda *parts: torch.cat(parts), *(draw[i] for i in which))
                     batches[key] = batch.to(self.device)
                 yield {
-                    name: (each, batches[id(each.pool)]) for name, each in self.contestants.items()
+                    name: (each, batches[id(each.source)])
+                    for name, each in self.contestants.items()
                 }
 
     def scores(
@@ -259,10 +299,10 @@ class Contest:
         found: dict[str, list[Tensor]] = {name: [] for name in self.contestants}
         done = 0
         for each in self.rounds(design, episodes):
-            for name, ((learner, _, adapted), batch) in each.items():
-                outputs = answer_batch(learner, batch, adapted=adapted)
+            for name, (contestant, batch) in each.items():
+                outputs = contestant.answer(batch).double()
                 # In double precision, a third of the queries is a third.
-                score = learner.likelihood.task_score(outputs.double(), batch.query, batch.context)
+                score = contestant.likelihood.task_score(outputs, batch.query, batch.context)
                 found[name].append(score.cpu())
             done += batch.tasks
             if progress is not None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from quickstudy.data.draw import EpisodeDesign, span
-from quickstudy.data.source import Split, TaskSource
-from quickstudy.evaluation import Contest, accuracy_by_shot, calibration, contest_of
-from quickstudy.likelihood import Categorical
+from quickstudy.data.design import EpisodeDesign, span
+from quickstudy.data.source import PoolSource, Split, TaskSource, World
+from quickstudy.evaluation import Contest, calibration, contest_of, scores_by_shot
 from quickstudy.machine import hardware, versions
 from quickstudy.report import page, words
 from quickstudy.report.curves import learning_curves
 from quickstudy.report.drawn import draw_task
+from quickstudy.report.functions import draw_function, drawn_function
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
@@ -64,8 +64,7 @@ def write_report(
     if source is None:
         source = build_source(config.data)
     sections = [page.score_cards(evaluations)]
-    if isinstance(learner.likelihood, Categorical):
-        sections += _at_work(artifact, source, first, contest, episodes, device)
+    sections += _at_work(artifact, source, first, contest, episodes, device)
     if run is not None:
         curves = learning_curves(Path(run) / "metrics.csv")
         sections.append(page.learning(curves, learner.likelihood.metric))
@@ -100,7 +99,7 @@ def _at_work(
     episodes: int,
     device: torch.device | str,
 ) -> list[str]:
-    """The sections that show a classifier at work on tasks like those of an evaluation."""
+    """The sections that show a learner at work on tasks like those of an evaluation."""
     from quickstudy.build import build_encoder
 
     split: Split = scores["split"]
@@ -117,7 +116,16 @@ def _at_work(
             untrained=lambda: build_encoder(artifact.config.encoder),
             device=device,
         )
-    by_shot = accuracy_by_shot(contest, design, episodes=episodes)
+    by_shot = scores_by_shot(contest, design, episodes=episodes)
+    if isinstance(source, World):
+        function = draw_function(
+            artifact.learner, source, design, split=split, seed=seed, device=device
+        )
+        return [
+            page.shots(by_shot, episodes, artifact.learner.likelihood.metric),
+            drawn_function(function, seed),
+        ]
+    assert isinstance(source, PoolSource)
     found = calibration(contest, design, episodes=episodes)
     drawn = draw_task(artifact.learner, source, design, split=split, seed=seed, device=device)
     way = f"{words.some(scores['way'])}-way" + (" within a group" if inside else "")

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from quickstudy.data.draw import EpisodeDesign, Episodes, span
-from quickstudy.data.source import Pool, Split, TaskSource
+from quickstudy.data.design import EpisodeDesign, span
+from quickstudy.data.draw import Episodes
+from quickstudy.data.source import Pool, PoolSource, Split
 from quickstudy.data.text import TextSource
 from quickstudy.episode import leaves
 from quickstudy.evaluation import answer_batch, answering
@@ -44,7 +45,7 @@ class Drawn(NamedTuple):
 
 def draw_task(
     learner: Learner,
-    source: TaskSource,
+    source: PoolSource,
     design: EpisodeDesign,
     *,
     split: Split = "test",
@@ -83,7 +84,7 @@ def draw_task(
 class Shown:
     """Examples of a pool as HTML."""
 
-    def __init__(self, source: TaskSource, pool: Pool, split: Split) -> None:
+    def __init__(self, source: PoolSource, pool: Pool, split: Split) -> None:
         self.kind, self.pool = source.kind, pool
         self.ink = self.kind == "image" and is_ink(leaves(pool.x)[0])
         self.texts = source.pool_texts(split) if isinstance(source, TextSource) else None

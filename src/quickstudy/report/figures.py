@@ -11,12 +11,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
 from quickstudy.evaluation import Calibration
 from quickstudy.report.curves import Curve
+
+if TYPE_CHECKING:
+    from quickstudy.report.functions import DrawnFunction
 
 COLOURS = {
     "ink": "#010101",
@@ -93,8 +96,10 @@ def _percent_axis(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
 
 
-def curve_chart(curve: Curve, *, label: str, percent: bool, marked: bool) -> str:
-    """One column of the metrics over the steps of training; ``marked`` rings the best value."""
+def curve_chart(
+    curve: Curve, *, label: str, percent: bool, marked: Literal["highest", "lowest"] | None = None
+) -> str:
+    """One column of the metrics over the steps of training; ``marked`` says which value is ringed as the best."""
     with _chart(label) as (axes, result):
         dense = len(curve.steps) > 200
         if dense:
@@ -103,7 +108,8 @@ def curve_chart(curve: Curve, *, label: str, percent: bool, marked: bool) -> str
         marker = "o" if len(curve.steps) <= 30 else ""
         axes.plot(curve.steps, values, color=COLOURS["accent"], marker=marker, markersize=3.5)
         if marked:
-            best = max(range(len(curve.values)), key=curve.values.__getitem__)
+            choose = max if marked == "highest" else min
+            best = choose(range(len(curve.values)), key=curve.values.__getitem__)
             axes.plot(
                 curve.steps[best],
                 curve.values[best],
@@ -133,12 +139,15 @@ def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
 
 
 def shot_chart(
-    by_shot: Mapping[int, Mapping[str, Mapping[str, float]]], names: Sequence[str]
+    by_shot: Mapping[int, Mapping[str, Mapping[str, float]]],
+    names: Sequence[str],
+    metric: str = "accuracy",
 ) -> str:
-    """Accuracy over the number of examples of each class, a line with intervals for each name."""
+    """A score over the number of examples, a line with intervals for each name; errors on a logarithmic scale."""
     shots = list(by_shot)
     places = range(len(shots))
-    with _chart("accuracy by shot") as (axes, result):
+    accuracy = metric == "accuracy"
+    with _chart(f"{metric.replace('_', ' ')} by shot") as (axes, result):
         for i, name in reversed(list(enumerate(names))):
             scores = [by_shot[shot][name] for shot in shots]
             axes.errorbar(
@@ -152,9 +161,15 @@ def shot_chart(
                 linewidth=2.2 if i == 0 else 1.4,
             )
         axes.set_xticks(list(places), [str(shot) for shot in shots])
-        axes.set_xlabel("examples of each class")
+        axes.set_xlabel("examples of each class" if accuracy else "examples")
         axes.margins(x=0.06)
-        _percent_axis(axes.yaxis)
+        if accuracy:
+            _percent_axis(axes.yaxis)
+        else:
+            axes.set_yscale("log")
+            # An exact answer, which is wrong by rounding only, would flatten all other lines.
+            lowest = min(by_shot[shot][names[0]]["mean"] for shot in shots)
+            axes.set_ylim(bottom=max(lowest, 1e-12) / 3)
     return result[0]
 
 
@@ -189,6 +204,34 @@ def calibration_chart(found: Calibration) -> str:
         axes.set_ylim(-0.02, 1.05)
         _percent_axis(axes.xaxis)
         _percent_axis(axes.yaxis)
+    return result[0]
+
+
+def function_chart(drawn: DrawnFunction) -> str:
+    """A function of one number: the truth, the support, and what was answered before and after adaptation."""
+    x = drawn.queries[:, 0].tolist()
+    with _chart("a function and its answers") as (axes, result):
+        truth = {"color": COLOURS["faint"], "linewidth": 1.2, "linestyle": (0, (3, 3))}
+        axes.plot(x, drawn.truth.tolist(), **truth)
+        axes.plot(x, drawn.before.tolist(), color=COLOURS["series-2"], linewidth=1.4)
+        axes.plot(x, drawn.after.tolist(), color=COLOURS["accent"])
+        known, values = drawn.support
+        axes.scatter(known[:, 0].tolist(), values.tolist(), s=26, color=COLOURS["ink"], zorder=3)
+        axes.set_xlabel("input")
+        axes.set_ylabel("value")
+    return result[0]
+
+
+def agreement_chart(drawn: DrawnFunction) -> str:
+    """Answers before and after adaptation against true values; on the diagonal they agree."""
+    truth = drawn.truth.tolist()
+    with _chart("answers against true values") as (axes, result):
+        ends = [min(truth), max(truth)]
+        axes.plot(ends, ends, color=COLOURS["faint"], linewidth=1, linestyle=(0, (3, 3)))
+        for answers, colour in ((drawn.before, "series-2"), (drawn.after, "accent")):
+            axes.scatter(truth, answers.tolist(), s=9, color=COLOURS[colour])
+        axes.set_xlabel("true value")
+        axes.set_ylabel("answer")
     return result[0]
 
 

@@ -71,8 +71,9 @@ def _score_card(scores: Mapping[str, Any]) -> str:
     bars = "".join(
         _bar(name, row, metric, full or 1.0, words.chance(scores)) for name, row in rows.items()
     )
+    each = "class" if metric == "accuracy" else "task"
     facts = (
-        f"{scores['episodes']} tasks, {words.plural(scores['queries'], 'question', 'questions')} a class, "
+        f"{scores['episodes']} tasks, {words.plural(scores['queries'], 'question', 'questions')} a {each}, "
         f"{escape(str(scores['split']))} split, seed {scores['seed']}. "
         + (
             "Each question is answered alone (checked by exchanging the others)."
@@ -110,19 +111,39 @@ def _bar(
     )
 
 
-def shots_and_calibration(
-    by_shot: ByShot, calibration: Calibration, design: str, tasks: int
-) -> str:
-    """Two charts: accuracy over shots against baselines, and how far confidence can be believed."""
+def shots(by_shot: ByShot, tasks: int, metric: str) -> str:
+    """The chart of errors over shots against baselines."""
+    caption = (
+        f"{escape(metric.replace('_', ' ').capitalize())} on {tasks} tasks for each number of examples, on a "
+        "logarithmic scale; bars are 95 % intervals over tasks."
+    )
+    return section(
+        "More examples",
+        "What a few more examples are worth.",
+        f'<div class="cards">{_shots_card(by_shot, caption, metric)}</div>',
+    )
+
+
+def _shots_card(by_shot: ByShot, caption: str, metric: str) -> str:
+    """A line of scores over shots for each method; ``caption`` is HTML."""
     names = [name for name in next(iter(by_shot.values())) if name != "before_adaptation"]
     legend = "".join(
         f'<li style="--swatch:var(--{figures.series(i)})">{words.method(name)}</li>'
         for i, name in enumerate(names)
     )
-    shots = (
-        f'<figure class="card"><h3>More examples</h3><figcaption>Accuracy on {tasks} tasks for each number of examples '
-        f"of a class, {escape(design)}; bars are 95 % intervals over tasks.</figcaption>"
-        f'{figures.shot_chart(by_shot, names)}<ul class="legend">{legend}</ul></figure>'
+    return (
+        f'<figure class="card"><h3>More examples</h3><figcaption>{caption}</figcaption>'
+        f'{figures.shot_chart(by_shot, names, metric)}<ul class="legend">{legend}</ul></figure>'
+    )
+
+
+def shots_and_calibration(
+    by_shot: ByShot, calibration: Calibration, design: str, tasks: int
+) -> str:
+    """Two charts: accuracy over shots against baselines, and how far confidence can be believed."""
+    caption = (
+        f"Accuracy on {tasks} tasks for each number of examples of a class, {escape(design)}; bars are 95 % intervals "
+        "over tasks."
     )
     sure = (
         '<figure class="card"><h3>Can its confidence be believed?</h3><figcaption>Answers sorted by how sure the model '
@@ -133,7 +154,7 @@ def shots_and_calibration(
     return section(
         "More examples, and how sure it is",
         "What a few more examples are worth, and whether to trust what the model says of itself.",
-        f'<div class="cards">{shots}{sure}</div>',
+        f'<div class="cards">{_shots_card(by_shot, caption, "accuracy")}{sure}</div>',
     )
 
 
@@ -239,20 +260,23 @@ def confusions(drawn: Drawn, kind: str) -> str:
 def learning(curves: Mapping[str, Curve], metric: str) -> str:
     """How the run went: training loss and validation score over the steps."""
     cards = []
+    accuracy = metric == "accuracy"
+    unit = "Nats for each question" if accuracy else "The mean over questions"
     for name, title, text in (
         (
             f"validation_{metric}",
             f"Validation {metric.replace('_', ' ')}",
             "On tasks of the validation split; the ring marks the weights that were kept.",
         ),
-        ("loss", "Training loss", "Nats for each question; the strong line is a moving average."),
+        ("loss", "Training loss", f"{unit}; the strong line is a moving average."),
     ):
         if name in curves and len(curves[name].steps) > 1:
+            validation = name.startswith("validation")
             chart = figures.curve_chart(
                 curves[name],
                 label=title,
-                percent=name == "validation_accuracy",
-                marked=name.startswith("validation"),
+                percent=validation and accuracy,
+                marked=("highest" if accuracy else "lowest") if validation else None,
             )
             cards.append(
                 f'<figure class="card"><h3>{escape(title)}</h3><figcaption>{text}</figcaption>{chart}</figure>'

@@ -12,6 +12,9 @@ METHODS = {
     "nearest_mean_untrained_encoder": "nearest mean, untrained encoder",
     "nearest_mean_pretrained_encoder": "nearest mean, pretrained encoder",
     "linear_head": "linear head on its features",
+    "mean_of_support": "mean of the task's known values",
+    "ridge_raw_inputs": "ridge regression on raw inputs",
+    "exact": "exact answer of who knows the world",
     "before_adaptation": "this model, before adapting",
 }
 """Ways of answering, in plain words."""
@@ -68,7 +71,13 @@ def plural(value: int | Sequence[int], one: str, several: str) -> str:
 
 
 def design_name(scores: Mapping[str, Any]) -> str:
-    """The shape of the tasks, such as ``20-way 1-shot``."""
+    """The shape of the tasks, such as ``20-way 1-shot``, or ``5-shot`` where they predict values.
+
+    >>> design_name({"metric": "mean_squared_error", "way": 1, "shot": 5})
+    '5-shot'
+    """
+    if scores["metric"] != "accuracy":
+        return f"{some(scores['shot'])}-shot".replace(" to ", "–")
     inside = ", within a group" if scores.get("within_group") else ""
     return f"{some(scores['way'])}-way {some(scores['shot'])}-shot{inside}".replace(" to ", "–")
 
@@ -81,9 +90,10 @@ def chance(scores: Mapping[str, Any]) -> float | None:
 
 
 def best_untrained(scores: Mapping[str, Any]) -> str | None:
-    """The best of the baselines that take nothing from meta-training."""
+    """The best of the baselines that take nothing from meta-training, nor from knowing how tasks were made."""
+    known = ("linear_head", "exact")
     baselines = {
-        name: row for name, row in (scores.get("baselines") or {}).items() if name != "linear_head"
+        name: row for name, row in (scores.get("baselines") or {}).items() if name not in known
     }
     best = max if scores["metric"] == "accuracy" else min
     return best(baselines, key=lambda name: baselines[name]["mean"], default=None)
@@ -95,14 +105,18 @@ def headline(scores: Mapping[str, Any]) -> str:
     value = (
         f"<strong>{number(scores['mean'], metric)} {half_width(scores['ci95'], metric)}</strong>"
     )
-    tasks = (
-        f"{scores['episodes']} tasks drawn from the {escape(str(scores['split']))} split, each with "
-        f"{plural(scores['way'], 'class', 'classes')} and {plural(scores['shot'], 'example', 'examples')} of each"
-    )
+    tasks = f"{scores['episodes']} tasks drawn from the {escape(str(scores['split']))} split, each with "
+    examples = plural(scores["shot"], "example", "examples")
+    best = best_untrained(scores)
     if metric != "accuracy":
-        return f"On {tasks}, the model reaches a {escape(metric.replace('_', ' '))} of {value}."
+        words = f"On {tasks}{examples}, the model reaches a {escape(metric.replace('_', ' '))} of {value}."
+        if best is not None:
+            found = number(scores["baselines"][best]["mean"], metric)
+            words += f" Without meta-training, the best of the simple methods ({method(best)}) gives {found}."
+        return words
+    tasks += f"{plural(scores['way'], 'class', 'classes')} and {examples} of each"
     words = f"On {tasks}, the model answers {value} of the questions right."
-    guess, best = chance(scores), best_untrained(scores)
+    guess = chance(scores)
     if guess is not None:
         words += f" Guessing gives {share(guess)}"
         if best is not None:

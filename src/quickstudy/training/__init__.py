@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from quickstudy.artifact import Artifact, save_artifact
-from quickstudy.build import build_learner, build_source, fitted
+from quickstudy.build import build_learner, build_source, fitted, suited
 from quickstudy.config import ConfigError, RunConfig, config_to_yaml, parse_config
 from quickstudy.data.features import with_features
 from quickstudy.data.source import TaskSource
@@ -240,6 +240,7 @@ def train(
     keep_large_blocks()
     torch.manual_seed(config.training.seed)
     source = build_source(config.data)
+    config = suited(config, source)
     learner = build_learner(config.learner, config.encoder)
     if config.training.precision == "64-true":
         learner.double()  # Lightning would do it only after it has read a checkpoint into rounded weights

@@ -68,7 +68,7 @@ class TaskData(pl.LightningDataModule):  # type: ignore[misc]
         self.training = Episodes(
             source,
             "train",
-            build_design(config.episode, source.pool("train")),
+            build_design(config.episode, source, "train"),
             length=training.steps * training.accumulate * config.episode.tasks,
             seed=training.seed,
             augment=True,
@@ -76,7 +76,7 @@ class TaskData(pl.LightningDataModule):  # type: ignore[misc]
         self.validation = Episodes(
             source,
             "validation",
-            build_design(validation, source.pool("validation")),
+            build_design(validation, source, "validation"),
             length=validation.episodes,
             seed=VALIDATION_SEED,
         )

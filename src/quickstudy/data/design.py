@@ -1,0 +1,143 @@
+"""The shape of tasks: said by a person, checked against a source, or fitted to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quickstudy.data.source import DataError, Pool, PoolSource, Split, TaskSource, World
+
+
+@dataclass(frozen=True)
+class EpisodeDesign:
+    """The shape of the episodes: so many classes, so many support and query examples of each.
+
+    Args:
+        way: classes of a task, or (fewest, most); of a world, the numbers that a task predicts.
+        shot: support examples of a class, or (fewest, most); of a world, of the task.
+        queries: query examples of a class; of a world, of the task.
+        within_group: all classes of a task come from one group (one alphabet, one domain).
+    """
+
+    way: int | tuple[int, int] = 5
+    shot: int | tuple[int, int] = 1
+    queries: int = 15
+    within_group: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("way", 1), ("shot", 1), ("queries", 1)):
+            low, high = span(getattr(self, name))
+            if not least <= low <= high:
+                raise DataError(
+                    f"{name} must be at least {least} (and a range must ascend); found {getattr(self, name)}."
+                )
+
+
+def span(value: int | tuple[int, int] | Sequence[int]) -> tuple[int, int]:
+    """(fewest, most) of a number or a range.
+
+    >>> span(5), span((2, 4))
+    ((5, 5), (2, 4))
+    """
+    if isinstance(value, int):
+        return value, value
+    low, high = value
+    return int(low), int(high)
+
+
+def check_design(source: TaskSource, split: Split, design: EpisodeDesign) -> None:
+    """Check that a source can fill the design.
+
+    Raises:
+        DataError: too few classes, or a class with too few examples; says which, how many, and the largest way and shot
+            that are possible. Or a world whose tasks predict another number of values.
+    """
+    if isinstance(source, PoolSource):
+        _check_pool(source.pool(split), design)
+    elif isinstance(source, World) and (design.way != source.values or design.within_group):
+        found = "tasks within a group" if design.within_group else f"a way of {design.way}"
+        raise DataError(
+            f"Found {found}, but the way of this source is the number of values that a task predicts, {source.values}, "
+            "and it has no groups; leave both out."
+        )
+
+
+def _check_pool(pool: Pool, design: EpisodeDesign) -> None:
+    if span(design.way)[0] < 2:
+        raise DataError(f"A task needs at least 2 classes; found a way of {design.way}.")
+    way, shot = span(design.way)[1], span(design.shot)[1]
+    need = shot + design.queries
+    enough = pool.counts >= need
+    largest_shot = int(pool.counts.min()) - design.queries if pool.classes else 0
+    sizes = [int((pool.groups[enough] == g).sum()) for g in range(len(pool.group_names))]
+    available = max(sizes, default=0) if design.within_group else int(enough.sum())
+    if available >= way:
+        return
+    if pool.classes < 2:
+        raise DataError(
+            f"Found {pool.classes} class; a task needs at least 2. Add examples of another class."
+        )
+    where = "in its largest group " if design.within_group else ""
+    poor = (~enough).nonzero().flatten()
+    detail = ""
+    if len(poor):
+        worst = int(pool.counts.argmin())
+        detail = (
+            f" {len(poor)} of {pool.classes} classes have fewer than {need} examples; the smallest is "
+            f"{pool.class_names[worst]!r} with {int(pool.counts[worst])}."
+        )
+    most = max((int((pool.groups == g).sum()) for g in range(len(pool.group_names))), default=0)
+    largest_way = most if design.within_group else pool.classes
+    shots = (
+        f"the largest shot {largest_shot} with {design.queries} queries a class"
+        if largest_shot > 0
+        else (f"no shot is possible with {design.queries} queries a class")
+    )
+    raise DataError(
+        f"Episodes of {way} classes with {shot} support and {design.queries} query examples each need {way} classes of "
+        f"at least {need} examples; found {available} {where}.".replace(" .", ".")
+        + detail
+        + f" Over all classes, the largest way is {largest_way} and {shots}."
+    )
+
+
+def fit_design(
+    source: TaskSource,
+    split: Split,
+    *,
+    way: int | tuple[int, int] | None,
+    shot: int | tuple[int, int],
+    queries: int | None,
+    within_group: bool,
+    most_way: int,
+    examples: int,
+    most_queries: int | None = None,
+) -> EpisodeDesign:
+    """A design that a source can fill, where way or queries are left open.
+
+    The way of a world is how many values its tasks predict. An open way of a pool is all classes with enough examples,
+    of the largest group if tasks stay within one, at most ``most_way``. Open queries are ``most_queries``, or what
+    brings a task to about ``examples`` examples, as far as the smallest class allows.
+
+    >>> from quickstudy.data.synthetic import Sinusoid
+    >>> openly = {"way": None, "queries": None, "within_group": False, "most_way": 20}
+    >>> fit_design(Sinusoid(), "train", shot=5, examples=99, **openly)
+    EpisodeDesign(way=1, shot=5, queries=94, within_group=False)
+    """
+    largest = span(shot)[1]
+    if isinstance(source, World):
+        wanted = examples - largest if most_queries is None else most_queries
+        return EpisodeDesign(way or source.values, shot, queries or max(1, wanted), within_group)
+    assert isinstance(source, PoolSource)
+    pool = source.pool(split)
+    enough = pool.counts >= largest + (queries or 1)
+    if way is None:
+        available = int(enough.sum())
+        if within_group and available:
+            available = int(pool.groups[enough].bincount().max())
+        way = min(most_way, max(2, available))
+    if queries is None:
+        left = int(pool.counts[enough].min()) - largest if bool(enough.any()) else 1
+        wanted = examples // span(way)[1] - largest if most_queries is None else most_queries
+        queries = max(1, min(left, wanted))
+    return EpisodeDesign(way, shot, queries, within_group)
