@@ -2,26 +2,20 @@
 
 The image model is a Transformer over 49 patches of 4 x 4 pixels, 64 wide, with four layers and four heads; the tiny
 one has 16 patches of 7 x 7 pixels, 32 wide, with two layers and two heads. Tasks are 5-way 1-shot. The plain loop is
-what one writes by hand with ``functional_call`` and ``autograd.grad``, task by task. Where higher or torchopt are
-installed, they run beside it; nothing depends on them.
+what one writes by hand with ``functional_call`` and ``autograd.grad``, task by task. Peers run beside it where they are
+installed (:mod:`peers`).
 """
 
 from __future__ import annotations
 
-import copy
-import gc
-import importlib
 import json
-import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from memory import peak_elsewhere, peak_of
+from peers import PEERS, Gradient, Task, peers_of, plain_loop
 from quickstudy.episode import Context, Episode, Examples, Inputs
 from quickstudy.functional import STRATEGIES, keep_large_blocks
 from quickstudy.learners.gradient import MAML
@@ -32,13 +26,10 @@ from quickstudy.nn.positions import LearnedPositions
 from record import interleaved, record
 
 WAY, SIDE, RATE = 5, 28, 0.1
-PEERS = ("higher", "torchopt")
 MODELS = {
     "image": {"patch": 4, "width": 64, "layers": 4, "heads": 4},
     "tiny": {"patch": 7, "width": 32, "layers": 2, "heads": 2},
 }
-
-Gradient = Callable[[], "list[Tensor]"]
 
 
 class Patches(nn.Module):
@@ -94,14 +85,10 @@ def draw_tasks(tasks: int, queries: int, kind: torch.dtype = torch.float32) -> E
     return Episode(examples(1), examples(queries), nothing)
 
 
-def each_task(episode: Episode) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def each_task(episode: Episode) -> list[Task]:
     """Support and query of each task, as a loop takes them."""
     support, query = episode.support, episode.query
     return list(zip(support.x, support.y, query.x, query.y, strict=True))
-
-
-def summed(parts: list[tuple[Tensor, ...]]) -> list[Tensor]:
-    return [sum(each[1:], each[0]) for each in zip(*parts, strict=True)]
 
 
 def learner(
@@ -114,89 +101,15 @@ def learner(
     return lambda: list(torch.autograd.grad(maml(episode), parameters))
 
 
-def plain_loop(
-    model: nn.Sequential, episode: Episode, steps: int, *, first: bool = False
-) -> Gradient:
-    """The graph of all steps by hand, one task at a time."""
-    start = dict(model.named_parameters())
-    tasks = each_task(episode)
-
-    def loss(own: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(torch.func.functional_call(model, own, (x,)), y)
-
-    def one(x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor) -> tuple[Tensor, ...]:
-        own = start
-        for _ in range(steps):
-            slopes = torch.autograd.grad(
-                loss(own, x, y), list(own.values()), create_graph=not first
-            )
-            own = {
-                name: value - RATE * slope
-                for (name, value), slope in zip(own.items(), slopes, strict=True)
-            }
-        return torch.autograd.grad(loss(own, query_x, query_y) / len(tasks), list(start.values()))
-
-    return lambda: summed([one(*task) for task in tasks])
-
-
-def with_higher(higher: ModuleType, model: nn.Sequential, episode: Episode, steps: int) -> Gradient:
-    tasks, parameters = each_task(episode), list(model.parameters())
-    descent = torch.optim.SGD(parameters, lr=RATE)
-
-    def one(x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor) -> tuple[Tensor, ...]:
-        with higher.innerloop_ctx(model, descent, copy_initial_weights=False) as (own, stepper):
-            for _ in range(steps):
-                stepper.step(F.cross_entropy(own(x), y))
-            loss = F.cross_entropy(own(query_x), query_y) / len(tasks)
-            return torch.autograd.grad(loss, parameters)
-
-    return lambda: summed([one(*task) for task in tasks])
-
-
-def with_torchopt(
-    torchopt: ModuleType, model: nn.Sequential, episode: Episode, steps: int
-) -> Gradient:
-    model = copy.deepcopy(model)
-    tasks, parameters = each_task(episode), list(model.parameters())
-    descent = torchopt.MetaSGD(model, lr=RATE)
-    begin = [
-        torchopt.extract_state_dict(each, by="reference", detach_buffers=True)
-        for each in (model, descent)
-    ]
-
-    def one(x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor) -> tuple[Tensor, ...]:
-        for _ in range(steps):
-            descent.step(F.cross_entropy(model(x), y))
-        loss = F.cross_entropy(model(query_x), query_y) / len(tasks)
-        slopes = torch.autograd.grad(loss, parameters)
-        for each, state in zip((model, descent), begin, strict=True):
-            torchopt.recover_state_dict(each, state)
-        return slopes
-
-    return lambda: summed([one(*task) for task in tasks])
-
-
-def installed_peers() -> dict[str, ModuleType]:
-    found = {}
-    for name in PEERS:
-        try:
-            found[name] = importlib.import_module(name)
-        except ImportError as error:
-            print(f"{name} is left out: {error}", file=sys.stderr)
-    return found
-
-
 def contenders(name: str, episode: Episode, steps: int) -> dict[str, Gradient]:
     """Every way to one meta-gradient."""
     model = model_of(name, episode.support.x.dtype)
-    ways: dict[str, Gradient] = {"plain loop": plain_loop(model, episode, steps)}
+    tasks = each_task(episode)
+    ways = {"plain loop": plain_loop(model, tasks, steps, rate=RATE)}
     for strategy in STRATEGIES:
         ways[strategy] = learner(model, episode, steps, strategy=strategy)
-    ways["plain loop, first order"] = plain_loop(model, episode, steps, first=True)
-    use = {"higher": with_higher, "torchopt": with_torchopt}
-    for peer, module in installed_peers().items():
-        ways[peer] = use[peer](module, model, episode, steps)
-    return ways
+    ways["plain loop, first order"] = plain_loop(model, tasks, steps, rate=RATE, first=True)
+    return ways | peers_of(model, tasks, steps, rate=RATE)
 
 
 def distance(found: list[Tensor], right: list[Tensor]) -> float:
@@ -239,17 +152,11 @@ def time_strategies(steps: int) -> dict[str, dict[str, float]]:
 
 def time_batching(tasks: int) -> dict[str, dict[str, float]]:
     episode, model = draw_tasks(tasks, 15), model_of("tiny")
-    ways = {"plain loop": plain_loop(model, episode, 5)}
+    ways = {"plain loop": plain_loop(model, each_task(episode), 5, rate=RATE)}
     for strategy, at_once in (("unroll", 1), ("unroll", tasks), ("sweep", tasks)):
         words = f"{strategy}, {at_once} {'task' if at_once == 1 else 'tasks'} at once"
         ways[words] = learner(model, episode, 5, strategy=strategy, tasks_at_once=at_once)
     return speeds(interleaved(ways, rounds=3))
-
-
-def resident(field: str) -> float:
-    """Bytes of this process: VmRSS now, VmHWM at the highest."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return 1024 * float(status.partition(f"{field}:")[2].split()[0])
 
 
 def peak(way: str, steps: int, tasks: int, queries: int) -> float:
@@ -258,24 +165,14 @@ def peak(way: str, steps: int, tasks: int, queries: int) -> float:
 
     def gradient(episode: Episode, steps: int) -> object:
         if way == "plain loop":
-            return plain_loop(model, episode, steps)()
+            return plain_loop(model, each_task(episode), steps, rate=RATE)()
         maml = MAML(PatchEncoder(model[0]), rate=RATE, steps=steps, strategy=way)
         return maml(episode).backward()
 
     gradient(draw_tasks(1, 1), 1)  # what is set up once does not count
     model.zero_grad(set_to_none=True)
     episode = draw_tasks(tasks, queries)
-    gc.collect()
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    gradient(episode, steps)
-    return resident("VmHWM") - before
-
-
-def peak_elsewhere(*point: str | int) -> float:
-    """The same in a process of its own."""
-    command = [sys.executable, __file__, json.dumps(point)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return peak_of(lambda: gradient(episode, steps))
 
 
 def growth(way: str, size: int) -> dict[str, object]:
@@ -293,8 +190,8 @@ def growth(way: str, size: int) -> dict[str, object]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    if len(sys.argv) > 1:
-        print(peak(*json.loads(sys.argv[1])))
+    if sys.argv[1:2] == ["--point"]:
+        print(peak(*json.loads(sys.argv[2])))
         return
     keep_large_blocks()
     size = sum(value.nbytes for value in model_of("image").parameters())

@@ -15,8 +15,11 @@ from quickstudy.machine import COMPUTING, hardware, versions
 RESULTS = Path(__file__).parent / "results"
 
 
-def record(name: str, figures: dict[str, Any]) -> None:
-    """Write and print the figures of one benchmark."""
+def record(name: str, figures: dict[str, Any], *, keep: bool = True) -> None:
+    """Print the figures of one benchmark, and write them unless the run was only a try."""
+    print(json.dumps(figures, indent=2, ensure_ascii=False))
+    if not keep:
+        return
     result = {
         "command": f"python benchmarks/{Path(sys.argv[0]).name}",
         "hardware": hardware(),
@@ -25,7 +28,6 @@ def record(name: str, figures: dict[str, Any]) -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    print(json.dumps(figures, indent=2, ensure_ascii=False))
 
 
 def interleaved(

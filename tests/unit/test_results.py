@@ -36,10 +36,13 @@ def test_the_table_is_the_benchmark(data: str) -> None:
 
 def test_every_result_has_its_script_and_machine() -> None:
     found = sorted(RESULTS.glob("*.json"))
-    names = {"first_run", "glyphs", "meta_gradient", "protonet_step", "sampling"}
-    assert {file.stem for file in found} == names
+    scripts = {
+        file.stem
+        for file in (ROOT / "benchmarks").glob("*.py")
+        if "__main__" in file.read_text(encoding="utf-8")
+    }
+    assert {file.stem for file in found} == scripts
     for file in found:
-        assert (ROOT / "benchmarks" / f"{file.stem}.py").is_file()
         result = json.loads(file.read_text(encoding="utf-8"))
         assert result["hardware"]["cores"]
         assert result["versions"]["torch"]
@@ -56,3 +59,17 @@ def test_exact_strategies_are_exact_and_save_memory() -> None:
     sizes = {way: row["parameter_sizes_per_step"] for way, row in growth.items()}
     assert sizes["sqrt"] < sizes["sweep"] < 1.3 < sizes["unroll"]
     assert found["memory_of_many_tasks"]["ratio"] < 1.1
+
+
+def test_many_inner_steps_take_a_fraction_of_the_memory_of_peers() -> None:
+    found = figures("peak_memory")
+    assert found["steps"] == 100
+    less = found["times_less_than_the_least_of_the_others"]
+    assert less["sweep"] > 12
+    assert less["sqrt"] > 30
+
+
+def test_sinusoids_side_by_side_are_faster_than_any_loop() -> None:
+    for point in figures("sinusoid_speed")["points"].values():
+        assert max(point["relative_error_in_float32"].values()) < 1e-5
+        assert point["speed_against_the_fastest_loop"]["unroll, side by side"] > 7
