@@ -71,8 +71,10 @@ ROWS = [
     Row("maml-values-body", "maml", {"steps": 2, "values": 2, "adapt": "body"}),
     Row("maml-values-curvature", "maml", {"steps": 2, "values": 2, "rates": "curvature"}),
     Row("reptile", "reptile", {"steps": 2, "rate": 0.3}, exact=False),
+    Row("reptile-values", "reptile", {"steps": 2, "values": 2}, exact=False),
     Row("imaml", "imaml", {"steps": 3, "rate": 0.3, "solver_steps": 2}, exact=False),
     Row("imaml-at-rest", "imaml", AT_REST),
+    Row("imaml-values", "imaml", {"steps": 3, "solver_steps": 2, "values": 2}, exact=False),
     Row("cavia", "cavia", {"steps": 2, "context_width": 4}),
     Row("cavia-first", "cavia", {"context_width": 4, "strategy": "first"}, exact=False),
 ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from learner_table import shaken, vector_encoder
 from quickstudy.episode import Episode, Task, collate, take_tasks
-from quickstudy.functional import InnerLoop, descend, tied
+from quickstudy.functional import descend, tied
 from quickstudy.learners.base import Learner
 from quickstudy.learners.cavia import CAVIA
 from quickstudy.learners.gradient import MAML
@@ -48,12 +48,11 @@ def slopes(learner: Learner, loss: Tensor) -> dict[str, Tensor]:
 
 def unrolled_loss(learner: ImplicitMAML, episode: Episode) -> Tensor:
     """The same objective with a graph of all steps."""
-    maml, (support, query, context) = learner.maml, episode
-    start = maml.initial_weights(support, context)
-
-    loop = tied(InnerLoop(maml.support_loss, maml.sizes.update, maml.steps), learner.penalty)
+    fast, (support, query, context) = learner.fast, episode
+    start = fast.initial(support, context)
     data = ((support, context.classes), start)
-    state = descend(loop, start, maml.shared(), data, tasks_at_once=3)
+    loop = tied(fast.loop(), learner.penalty)
+    state = descend(loop, start, fast.shared(), data, tasks_at_once=3)
     return learner.likelihood.nll(learner.predict(state, query.x, context), query, context)
 
 
@@ -78,6 +77,23 @@ def test_implicit_maml_at_rest_has_the_gradient_of_all_its_steps(adapt: str, chu
     close(own, other, rtol=1e-8, atol=1e-8)
 
 
+def test_implicit_maml_at_rest_moves_where_the_head_of_values_begins() -> None:
+    learner = ImplicitMAML(
+        vector_encoder(), rate=0.05, steps=300, penalty=4.0, solver_steps=60, values=2
+    )
+    shaken(learner)
+    tasks = [
+        task._replace(support_y=task.support_x[:, :2], query_y=task.query_x[:, :2], way=2)
+        for task in (vector_task(), vector_task(shot=1))
+    ]
+    episode = collate(tasks)
+    loss, expected = learner(episode), unrolled_loss(learner, episode)
+    close(loss, expected, rtol=1e-12, atol=1e-12)
+    own, other = slopes(learner, loss), slopes(learner, expected)
+    assert other["start.weight"].any()
+    close(own, other, rtol=1e-8, atol=1e-8)
+
+
 # Reptile
 
 
@@ -86,15 +102,13 @@ def plain_end(learner: Reptile, task: Episode) -> dict[str, Tensor]:
     own = {name: value.detach() for name, value in learner.encoder.named_parameters()}
     own["head"] = torch.zeros(task.context.classes.shape[1], 9, dtype=torch.float64)
     for part in (task.support, task.query):
-        for _ in range(learner.maml.steps):
+        for _ in range(learner.fast.steps):
             own = {name: value.detach().requires_grad_() for name, value in own.items()}
             weights = {name: value for name, value in own.items() if name != "head"}
             features = torch.func.functional_call(learner.encoder, weights, (part.x[0],))
             logits = nn.functional.pad(features, (0, 1), value=1.0) @ own["head"].T
             learner.likelihood.nll(logits[None], part, task.context).backward()
-            own = {
-                name: value - learner.maml.sizes.rate * value.grad for name, value in own.items()
-            }
+            own = {name: value - learner.sizes.rate * value.grad for name, value in own.items()}
     return {name: value.detach() for name, value in own.items()}
 
 
@@ -110,6 +124,19 @@ def test_a_step_of_reptile_goes_towards_where_the_tasks_go(chunk: int) -> None:
         towards = torch.stack([end[name] for end in ends]).mean(0)
         assert not torch.equal(towards, begin[name])
         close(value.detach(), begin[name] + 0.4 * (towards - begin[name]), rtol=1e-9, atol=1e-11)
+
+
+def test_a_step_of_reptile_moves_where_the_head_of_values_begins() -> None:
+    learner = shaken(Reptile(vector_encoder(), rate=0.1, steps=2, values=2))
+    task = vector_task()
+    task = task._replace(support_y=task.support_x[:, :2], query_y=task.query_x[:, :2], way=2)
+    support, query, context = episode = collate([task])
+    end = learner.adapt(query, context, learner.adapt(support, context))
+    learner(episode).backward()
+    start = learner.start
+    assert not torch.equal(end["head.weight"][0], start.weight)
+    close(start.weight.grad, (start.weight - end["head.weight"][0]).detach())
+    close(start.bias.grad, (start.bias - end["head.bias"][0]).detach())
 
 
 def test_the_loss_of_reptile_is_that_of_the_queries_after_learning_the_support() -> None:
@@ -231,7 +258,7 @@ def test_an_encoder_is_saved_once_and_copied_with_its_learner(kind: type[Learner
     learner = kind(vector_encoder())
     assert set(learner.state_dict()) == {f"encoder.{n}" for n in learner.encoder.state_dict()}
     other = copy.deepcopy(learner)
-    assert other.maml.encoder is other.encoder
+    assert other.fast.encoder is other.encoder
     assert other.encoder is not learner.encoder
 
 

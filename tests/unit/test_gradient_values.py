@@ -79,7 +79,7 @@ def test_a_head_alone_descends_to_the_least_squares_of_the_support() -> None:
 def test_before_adaptation_the_head_is_where_training_left_it() -> None:
     learner = shaken(MAML(vector_encoder(), values=3))
     support, _, context = collate([regression_task(3), regression_task(3)])
-    start = learner.initial_weights(support, context)
+    start = learner.fast.initial(support, context)
     outputs = learner.predict(start, support.x, context)
     close(outputs, learner.start(learner.encode(support.x)))
     assert isinstance(learner.likelihood, SquaredError)

@@ -117,7 +117,7 @@ def loop_loss(learner: MAML, episode: Episode, *, order: str) -> Tensor:
         for index in range(episode.tasks):
             one = take_tasks(episode, slice(index, index + 1))
             own = dict(learner.encoder.named_parameters())
-            adapted = [*learner.adapted, "head"]
+            adapted = [*learner.fast.names, "head"]
             fast = {**own, "head": torch.zeros(one.context.classes.shape[1], 9).double()}
             fast["head"].requires_grad_()
 
@@ -127,7 +127,7 @@ def loop_loss(learner: MAML, episode: Episode, *, order: str) -> Tensor:
                 rows = torch.nn.functional.pad(features, (0, 1), value=1.0)
                 return learner.likelihood.nll((rows @ fast["head"].T)[None], part, one.context)
 
-            for _ in range(learner.steps):
+            for _ in range(learner.fast.steps):
                 slopes = torch.autograd.grad(
                     loss(one.support, fast),
                     [fast[name] for name in adapted],
@@ -180,7 +180,7 @@ def test_the_first_step_moves_the_head_alone() -> None:
     once, twice = (shaken(MAML(image_encoder(), steps=steps)) for steps in (1, 2))
     for learner, moves in ((once, False), (twice, True)):
         state = learner.adapt(episode.support, episode.context)
-        start = learner.initial_weights(episode.support, episode.context)
+        start = learner.fast.initial(episode.support, episode.context)
         moved = [not torch.equal(state[name], start[name]) for name in learner_encoder(state)]
         assert any(moved) is moves
         assert state["head.weight"].any()
@@ -212,7 +212,7 @@ class Crowded(Encoder):
 def test_frozen_unused_and_tied_parameters_do_no_harm(strategy: str, chunk: int) -> None:
     learner = MAML(Crowded(), strategy=strategy, steps=2, rate=0.5, tasks_at_once=chunk).double()
     episode = collate([vector_task(), vector_task(way=2)])
-    assert not any(name.startswith("frozen") for name in learner.adapted)
+    assert not any(name.startswith("frozen") for name in learner.fast.names)
     state = learner.adapt(episode.support, episode.context)
     assert torch.equal(state["encoder.unused.weight"][0], learner.encoder.unused.weight)
     learner(episode).backward()

@@ -75,10 +75,14 @@ class Learner(nn.Module, ABC):
         outputs = self.predict(state, episode.query.x, episode.context)
         return self.likelihood.nll(outputs, episode.query, episode.context)
 
+    def outer_loss(self, episode: Episode) -> Tensor:
+        """What training descends, a mean over tasks: :meth:`query_loss`, unless a method wants another gradient."""
+        return self.query_loss(episode)
+
     def meta_loss(self, episode: Episode) -> Tensor:
-        """The outer objective, :meth:`query_loss`, made of as many tasks at a time as :meth:`together` says."""
+        """The outer objective, :meth:`outer_loss`, made of as many tasks at a time as :meth:`together` says."""
         weights = [value for value in self.parameters() if value.requires_grad]
-        return added_up(self.query_loss, episode, weights, tasks_at_once=self.together(episode))
+        return added_up(self.outer_loss, episode, weights, tasks_at_once=self.together(episode))
 
     def forward(self, episode: Episode) -> Tensor:
         """The whole meta-step in one call, so that the hooks of data-parallel wrappers see it."""

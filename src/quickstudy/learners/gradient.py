@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from abc import ABC
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from quickstudy.episode import Context, Episode, Examples, Inputs, leaves
-from quickstudy.functional import (
-    STRATEGIES,
-    InnerLoop,
-    Strategy,
-    Weights,
-    adapted_names,
-    descend,
-    exact_derivatives,
-    fitting_strategy,
-    over_tasks,
-    without_dropout,
-)
+from quickstudy.functional import STRATEGIES, Strategy, Weights, fitting_strategy, tied
 from quickstudy.functional.watching import first_divergence
 from quickstudy.learners.base import Learner
-from quickstudy.learners.metric import UNSEEN, class_sums
-from quickstudy.learners.step_sizes import Kind, StepSizes
-from quickstudy.likelihood import Categorical, SquaredError
-from quickstudy.nn.encoders import LARGEST_CPU_TENSOR, Encoder
+from quickstudy.learners.fast_weights import FastWeights
+from quickstudy.learners.step_sizes import Kind
+from quickstudy.nn.encoders import Encoder
 
 
-class MAML(Learner):
+class GradientLearner(Learner, ABC):
+    """A learner whose state are fast weights, name to tensor (task, …); how they come about is up to ``adapt``.
+
+    Args:
+        weights: which they are.
+        penalty: λ of a tie, ``λ/2 ‖w - θ‖²``, to where a task began.
+    """
+
+    order_free = True
+    additive = False
+    inner_loop = True
+    state_type = dict
+
+    def __init__(self, weights: FastWeights, *, penalty: float = 0.0) -> None:
+        super().__init__(weights.encoder, weights.likelihood)
+        self.penalty = penalty
+        self.fast, self.start, self.sizes = weights, weights.start, weights.sizes
+
+    def together(self, episode: Episode) -> int:
+        return min(self.fast.side_by_side(part.x) for part in (episode.support, episode.query))
+
+    def predict(self, state: Weights, x: Inputs, context: Context) -> Tensor:
+        return self.fast.predict(state, x)
+
+    def trouble(self, support: Examples, context: Context) -> str:
+        fast = self.fast
+        with torch.no_grad():
+            start, own = fast.initial(support, context), (support, context.classes)
+            loop = tied(fast.loop(), self.penalty) if self.penalty else fast.loop()
+            data = (own, start) if self.penalty else own
+            return str(first_divergence(loop, start, fast.shared(), data) or "")
+
+
+class MAML(GradientLearner):
     """Model-agnostic meta-learning: an encoder from which a few gradient steps learn a task.
 
     ``θ_{k+1} = θ_k - η ∇ L_support(θ_k)``, ``logits(x) = W f_θ(x) + b``; the outer loss is L_query(θ_K).
@@ -90,11 +109,6 @@ class MAML(Learner):
     ['encoder.layers.0.0.bias', 'encoder.layers.0.0.weight']
     """
 
-    order_free = True
-    additive = False
-    inner_loop = True
-    state_type = dict
-
     def __init__(
         self,
         encoder: Encoder,
@@ -108,195 +122,37 @@ class MAML(Learner):
         tasks_at_once: int = 0,
         values: int = 0,
     ) -> None:
-        super().__init__(encoder, SquaredError() if values else Categorical())
-        if rate <= 0:
-            raise ValueError(f"The rate of the inner steps must be positive; found {rate}.")
-        if steps < 1:
-            raise ValueError(f"The number of inner steps must be at least 1; found {steps}.")
         if strategy not in ("auto", *STRATEGIES):
             raise ValueError(
                 f"The strategy must be one of auto, {', '.join(STRATEGIES)}; found {strategy!r}."
             )
-        if head not in ("zero", "prototypes"):
-            raise ValueError(f"The head must begin at zero or at the prototypes; found {head!r}.")
-        if values < 0:
-            raise ValueError(
-                f"The number of values must be positive, or 0 for classes; found {values}."
-            )
-        if values and head == "prototypes":
-            raise ValueError(
-                "Found head='prototypes' beside values, but prototypes are means of classes, which values do not have; "
-                "leave head at zero: the head of values begins where training finds it best."
-            )
-        if tasks_at_once < 0:
-            raise ValueError(
-                f"tasks_at_once must be a number of tasks, or 0 to choose; found {tasks_at_once}."
-            )
-        self.steps, self.strategy, self.tasks_at_once = steps, strategy, tasks_at_once
-        self.head_adapts = adapt != "body"
-        self.head = head if self.head_adapts or values else "prototypes"
-        self.start = nn.Linear(encoder.width, values) if values else None
-        """Where the head of values begins."""
-        self.adapted = adapted_names(encoder, adapt if self.head_adapts else "all")
-        """Names of the encoder's parameters that adapt."""
-        if not self.head_adapts and not self.adapted:
-            raise ValueError("Nothing would adapt: every parameter of the encoder is frozen.")
-        named = dict(encoder.named_parameters())
-        # Looking for tied weights costs as much as a small layer, at every step.
-        self._tied = len(named) < len(list(encoder.named_parameters(remove_duplicate=False)))
-        shapes = {f"encoder.{name}": named[name].shape for name in self.adapted}
-        if self.head_adapts:
-            rows = max(1, values)
-            shapes |= {
-                "head.weight": torch.Size([rows, encoder.width]),
-                "head.bias": torch.Size([rows]),
-            }
-        self.sizes = StepSizes(rates, rate, shapes, steps=steps)
+        weights = FastWeights(
+            encoder,
+            rate=rate,
+            steps=steps,
+            adapt=adapt,
+            rates=rates,
+            head=head,
+            tasks_at_once=tasks_at_once,
+            values=values,
+        )
+        super().__init__(weights)
+        self.strategy = strategy
         self._fitting: dict[tuple[Any, ...], Strategy] = {}
 
-    def together(self, episode: Episode) -> int:
-        return min(self.side_by_side(part.x) for part in (episode.support, episode.query))
-
     def adapt(self, support: Examples, context: Context, state: Weights | None = None) -> Weights:
-        start = self.initial_weights(support, context) if state is None else state
-        if not self.adapted:
-            return self._descend_head(start, support, context)
-        loop = InnerLoop(self.support_loss, self.sizes.update, self.steps)
-        shared = self.shared()
-        data = (support, context.classes)
-        return descend(
-            loop,
-            start,
-            shared,
-            data,
-            strategy=self._strategy(loop, start, shared, data),
-            tasks_at_once=self.side_by_side(support.x),
-        )
+        start = self.fast.initial(support, context) if state is None else state
+        strategy = self._strategy(start, support, context)
+        return self.fast.descend(start, support, context, strategy=strategy)
 
-    def predict(self, state: Weights, x: Inputs, context: Context) -> Tensor:
-        if not self.adapted:
-            return _logits(state, self.encode(x))
-
-        def one(weights: Weights, x: Inputs) -> Tensor:
-            return _logits(weights, self._features(weights, x))
-
-        with exact_derivatives():
-            return over_tasks(one, state, x, tasks_at_once=self.side_by_side(x))
-
-    def trouble(self, support: Examples, context: Context) -> str:
-        with torch.no_grad():
-            start = self.initial_weights(support, context)
-            loop = InnerLoop(self.support_loss, self.sizes.update, self.steps)
-            return str(
-                first_divergence(loop, start, self.shared(), (support, context.classes)) or ""
-            )
-
-    def initial_weights(self, support: Examples, context: Context) -> Weights:
-        """Fast weights before adaptation: the head, and for each task the encoder's own weights."""
-        tasks, way = context.classes.shape
-        weights = {
-            f"encoder.{name}": value.expand(tasks, *value.shape)
-            for name, value in self.encoder.named_parameters()
-            if name in self.adapted
-        }
-        if self.start is not None:
-            if way != self.start.out_features:
-                raise ValueError(
-                    f"This learner predicts {self.start.out_features} values, but the tasks have {way}; build it with "
-                    f"values={way}."
-                )
-            weights["head.weight"] = self.start.weight.expand(tasks, -1, -1)
-            weights["head.bias"] = self.start.bias.expand(tasks, -1)
-            return weights
-        if self.head == "prototypes":
-            with self._exact():
-                features = self.encode(support.x)
-            sums, counts = class_sums(features, support, way)
-            prototypes = sums / counts.clamp(min=1)[..., None]
-            nearness = -prototypes.square().sum(-1) / self.encoder.width
-            weights["head.weight"] = 2 * prototypes / self.encoder.width
-            weights["head.bias"] = nearness.masked_fill(counts == 0, UNSEEN)
-            return weights
-        kind = next((value.dtype for value in self.parameters()), torch.get_default_dtype())
-        device = context.classes.device
-        weights["head.weight"] = torch.zeros(
-            tasks, way, self.encoder.width, dtype=kind, device=device
-        )
-        weights["head.bias"] = torch.zeros(tasks, way, dtype=kind, device=device)
-        return weights
-
-    @contextmanager
-    def _exact(self) -> Iterator[None]:
-        """The inner loop's kernels and modes."""
-        with exact_derivatives(), without_dropout(self.encoder):
-            yield
-
-    def shared(self) -> Weights:
-        """What inner steps depend on beside the fast weights: rates, and the parts of the encoder that stay."""
-        stay = {
-            f"encoder.{name}": value
-            for name, value in self.encoder.named_parameters()
-            if value.requires_grad and name not in self.adapted
-        }
-        return stay | self.sizes.shared()
-
-    def support_loss(self, weights: Weights, shared: Weights, data: Any) -> Tensor:
-        """The support's loss of one task."""
-        support, classes = data
-        context = Context(classes[None], classes.new_zeros(1, 0), classes.new_zeros(1, 0, 0))
-        batch = support._replace(y=support.y[None], mask=support.mask[None])
-        with self._exact():
-            own = {**shared, **weights}
-            logits = _logits(own, self._features(own, support.x))
-        return self.likelihood.nll(logits[None], batch, context)
-
-    def _descend_head(self, weights: Weights, support: Examples, context: Context) -> Weights:
-        with self._exact():
-            features = self.encode(support.x)
-
-        def loss(weights: Weights, shared: Weights, data: Any) -> Tensor:
-            # Tasks share no weight, so the slopes of the sum are the slopes of each.
-            return self.likelihood.task_nll(_logits(weights, features), support, context).sum()
-
-        loop = InnerLoop(loss, self.sizes.update, self.steps)
-        # One loop for all tasks at once, which takes them for a single one.
-        single = {name: value[None] for name, value in weights.items()}
-        strategy: Strategy = "first" if self.strategy == "first" else "unroll"
-        ends = descend(loop, single, self.sizes.shared(), (), strategy=strategy)
-        return {name: value[0] for name, value in ends.items()}
-
-    def _features(self, weights: Weights, x: Inputs) -> Tensor:
-        own = {
-            name.removeprefix("encoder."): value
-            for name, value in weights.items()
-            if name.startswith("encoder.")
-        }
-        return torch.func.functional_call(self.encoder, own, (x,), tie_weights=self._tied)
-
-    def _strategy(self, loop: InnerLoop, weights: Weights, shared: Weights, data: Any) -> Strategy:
+    def _strategy(self, start: Weights, support: Examples, context: Context) -> Strategy:
         if self.strategy != "auto":
             return self.strategy
-        if not torch.is_grad_enabled():
+        if not self.fast.names or not torch.is_grad_enabled():
             return "unroll"
+        data = (support, context.classes)
         key = tuple((leaf.shape, leaf.device) for leaf in leaves(data))
         if key not in self._fitting:
-            self._fitting[key] = fitting_strategy(loop, weights, shared, data)
+            loop, shared = self.fast.loop(), self.fast.shared()
+            self._fitting[key] = fitting_strategy(loop, start, shared, data)
         return self._fitting[key]
-
-    def side_by_side(self, x: Inputs) -> int:
-        """How many tasks with such examples adapt at a time."""
-        tasks, examples = leaves(x)[0].shape[:2]
-        if self.tasks_at_once:
-            return self.tasks_at_once
-        each = self.encoder.bytes_per_example * max(1, examples)
-        if leaves(x)[0].device.type != "cpu" or not each:
-            return tasks
-        return max(1, min(tasks, LARGEST_CPU_TENSOR // each))
-
-
-def _logits(weights: Weights, features: Tensor) -> Tensor:
-    """``W f + b``: (…, example, width) to (…, example, way)."""
-    rows, bias = weights["head.weight"], weights["head.bias"]
-    if features.ndim == 2:
-        return F.linear(features.to(rows.dtype), rows, bias)
-    return features.to(rows.dtype) @ rows.transpose(-1, -2) + bias[..., None, :]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from quickstudy.episode import Context, Episode, Examples, Inputs
-from quickstudy.functional import InnerLoop, Weights, settle, tied
-from quickstudy.functional.watching import first_divergence
-from quickstudy.learners.base import Learner
-from quickstudy.learners.gradient import MAML
+from quickstudy.episode import Context, Examples
+from quickstudy.functional import Weights, settle
+from quickstudy.functional.descent import with_exact_attention
+from quickstudy.learners.fast_weights import FastWeights
+from quickstudy.learners.gradient import GradientLearner
 from quickstudy.nn.encoders import Encoder
 
 
-class ImplicitMAML(Learner):
+class ImplicitMAML(GradientLearner):
     """MAML whose tasks stay near the encoder, and whose outer gradient costs the memory of one inner step.
 
     ``w_t = argmin_w L_support(w) + λ/2 ‖w - θ‖²``, by descent without a graph; the outer gradient is ``mean_t u_t``
@@ -21,8 +18,8 @@ class ImplicitMAML(Learner):
 
     Rajeswaran et al. 2019, Meta-Learning with Implicit Gradients. Differs from the paper: conjugate gradients begin at
     ∇L_query, the gradient of first-order MAML, and end where H_t/λ + I shows itself not to be positive; parameters that
-    do not adapt get their implicit gradient too. The head is that of :class:`MAML`: zero for every class, which is then
-    its θ.
+    do not adapt get their implicit gradient too. The head is that of
+    :class:`quickstudy.learners.gradient.MAML`: zero for every class, which is then its θ, or learned for ``values``.
 
     The gradient is exact where descent has converged and the solver is done, and biased before; the first needs
     ``rate`` below ``2 / (‖H_t‖ + λ)`` and about ``1 / (rate · λ)`` steps for each factor of e. Adapting again goes on
@@ -36,7 +33,8 @@ class ImplicitMAML(Learner):
         solver_steps: of conjugate gradients, each of them one product with the Hessian.
         adapt: which parameters of the encoder adapt beside the head: ``all``, ``head`` (none), ``norms``, ``last:n``, a
             pattern of names, or several of these with commas between.
-        tasks_at_once: tasks that adapt side by side; 0 chooses, as :class:`MAML` does.
+        tasks_at_once: tasks that adapt side by side; 0 chooses, as :class:`quickstudy.learners.gradient.MAML` does.
+        values: numbers that a task predicts; 0: a class.
 
     Raises:
         ValueError: an option is out of range, or ``adapt`` matches no parameter.
@@ -51,11 +49,6 @@ class ImplicitMAML(Learner):
     torch.Size([1, 4, 2])
     """
 
-    order_free = True
-    additive = False
-    inner_loop = True
-    state_type = dict
-
     def __init__(
         self,
         encoder: Encoder,
@@ -66,6 +59,7 @@ class ImplicitMAML(Learner):
         solver_steps: int = 5,
         adapt: str = "all",
         tasks_at_once: int = 0,
+        values: int = 0,
     ) -> None:
         if adapt == "body":
             raise ValueError(
@@ -76,41 +70,25 @@ class ImplicitMAML(Learner):
             raise ValueError(f"The penalty must be positive; found {penalty}.")
         if solver_steps < 0:
             raise ValueError(f"The steps of the solver must not be negative; found {solver_steps}.")
-        maml = MAML(encoder, rate=rate, steps=steps, adapt=adapt, tasks_at_once=tasks_at_once)
-        super().__init__(encoder, maml.likelihood)
-        # Out of sight of the register of modules: its encoder is this one, and is saved once.
-        self._inner = (maml,)
-        self.penalty, self.solver_steps = penalty, solver_steps
-
-    @property
-    def maml(self) -> MAML:
-        """The fast weights, their loss and their steps."""
-        return self._inner[0]
-
-    def together(self, episode: Episode) -> int:
-        return self.maml.together(episode)
+        weights = FastWeights(
+            encoder,
+            rate=rate,
+            steps=steps,
+            adapt=adapt,
+            tasks_at_once=tasks_at_once,
+            values=values,
+        )
+        super().__init__(weights, penalty=penalty)
+        self.solver_steps = solver_steps
 
     def adapt(self, support: Examples, context: Context, state: Weights | None = None) -> Weights:
-        maml = self.maml
+        fast = self.fast
         return settle(
-            self._loop(),
-            maml.initial_weights(support, context) if state is None else state,
-            maml.shared(),
+            with_exact_attention(fast.loop()),
+            fast.initial(support, context) if state is None else state,
+            fast.shared(),
             (support, context.classes),
             penalty=self.penalty,
             solver_steps=self.solver_steps,
-            tasks_at_once=maml.side_by_side(support.x),
+            tasks_at_once=fast.side_by_side(support.x),
         )
-
-    def predict(self, state: Weights, x: Inputs, context: Context) -> Tensor:
-        return self.maml.predict(state, x, context)
-
-    def trouble(self, support: Examples, context: Context) -> str:
-        loop = tied(self._loop(), self.penalty)
-        with torch.no_grad():
-            start = self.maml.initial_weights(support, context)
-            data = ((support, context.classes), start)
-            return str(first_divergence(loop, start, self.maml.shared(), data) or "")
-
-    def _loop(self) -> InnerLoop:
-        return InnerLoop(self.maml.support_loss, self.maml.sizes.update, self.maml.steps)

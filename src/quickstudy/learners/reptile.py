@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quickstudy.episode import Context, Episode, Examples, Inputs
-from quickstudy.functional import Weights, added_up
-from quickstudy.learners.base import Learner
-from quickstudy.learners.gradient import MAML
+from quickstudy.episode import Context, Episode, Examples
+from quickstudy.functional import Weights
+from quickstudy.learners.fast_weights import FastWeights
+from quickstudy.learners.gradient import GradientLearner
 from quickstudy.nn.encoders import Encoder
 
 
-class Reptile(Learner):
+class Reptile(GradientLearner):
     """An encoder that moves towards where each task takes it, without any second derivative.
 
     ``θ ← θ - ε mean_t (θ - θ_t)``, with θ_t where the inner steps of task t end.
@@ -20,7 +20,8 @@ class Reptile(Learner):
     Nichol et al. 2018, On First-Order Meta-Learning Algorithms. Differs from the paper: a task's examples are not mixed
     into minibatches; its inner steps go over the support first and then, as many, over the queries, which keeps what
     the paper found to matter, that later steps see other examples than earlier ones. Inner steps are plain descent, not
-    Adam. Classes begin with one shared row of the head, zero, as in :class:`MAML`, so the head is no part of θ.
+    Adam. Classes begin with one shared row of the head, zero, as in :class:`MAML`, so the head is no part of θ; the
+    rows of ``values`` are.
 
     Learning a task is that of :class:`MAML`, to the support alone. The value of the training loss is the loss of the
     queries after it, as for every learner; its gradient is not the derivative of that value but ``mean_t (θ - θ_t)``,
@@ -31,6 +32,7 @@ class Reptile(Learner):
         rate: η, of the inner steps.
         steps: inner steps, of each call of ``adapt``.
         tasks_at_once: tasks that adapt side by side; 0 chooses, as :class:`MAML` does.
+        values: numbers that a task predicts; 0: a class.
 
     Raises:
         ValueError: an option is out of range.
@@ -46,51 +48,40 @@ class Reptile(Learner):
     torch.Size([8, 2])
     """
 
-    order_free = True
-    additive = False
-    inner_loop = True
-    state_type = dict
-
     def __init__(
-        self, encoder: Encoder, *, rate: float = 0.1, steps: int = 5, tasks_at_once: int = 0
+        self,
+        encoder: Encoder,
+        *,
+        rate: float = 0.1,
+        steps: int = 5,
+        tasks_at_once: int = 0,
+        values: int = 0,
     ) -> None:
-        maml = MAML(encoder, rate=rate, steps=steps, strategy="first", tasks_at_once=tasks_at_once)
-        super().__init__(encoder, maml.likelihood)
-        # Out of sight of the register of modules: its encoder is this one, and is saved once.
-        self._inner = (maml,)
-
-    @property
-    def maml(self) -> MAML:
-        """How a task is learned."""
-        return self._inner[0]
-
-    def together(self, episode: Episode) -> int:
-        return self.maml.together(episode)
+        weights = FastWeights(
+            encoder, rate=rate, steps=steps, tasks_at_once=tasks_at_once, values=values
+        )
+        super().__init__(weights)
 
     def adapt(self, support: Examples, context: Context, state: Weights | None = None) -> Weights:
-        return self.maml.adapt(support, context, state)
+        start = self.fast.initial(support, context) if state is None else state
+        return self.fast.descend(start, support, context, strategy="first")
 
-    def predict(self, state: Weights, x: Inputs, context: Context) -> Tensor:
-        return self.maml.predict(state, x, context)
-
-    def trouble(self, support: Examples, context: Context) -> str:
-        return self.maml.trouble(support, context)
-
-    def meta_loss(self, episode: Episode) -> Tensor:
+    def outer_loss(self, episode: Episode) -> Tensor:
         """The loss of the queries, with ``mean_t (θ - θ_t)`` for a gradient."""
-        weights = [value for value in self.parameters() if value.requires_grad]
-        return added_up(self._surrogate, episode, weights, tasks_at_once=self.together(episode))
-
-    def _surrogate(self, episode: Episode) -> Tensor:
         support, query, context = episode
         with torch.no_grad():
             state = self.adapt(support, context)
             value = self.likelihood.nll(self.predict(state, query.x, context), query, context)
             ends = self.adapt(query, context, state)
-        own = dict(self.encoder.named_parameters())
+        own: Weights = {
+            f"encoder.{name}": weight for name, weight in self.encoder.named_parameters()
+        }
+        if self.start is not None:
+            own |= {"head.weight": self.start.weight, "head.bias": self.start.bias}
         along = [
-            (own[name] * (own[name].detach() - ends[f"encoder.{name}"].mean(0))).sum()
-            for name in self.maml.adapted
+            (own[name] * (own[name].detach() - end.mean(0))).sum()
+            for name, end in ends.items()
+            if name in own
         ]
         surrogate = torch.stack(along).sum()
         return value + (surrogate - surrogate.detach())

@@ -48,11 +48,13 @@ class StepSizes(nn.Module):
                 f"The rates must be one of {', '.join(get_args(Kind))}; found {kind!r}."
             )
         self.kind, self.rate, self.steps = kind, rate, steps
-        self.moving = frozenset(shapes)
         self.learned = nn.ParameterDict()
+        self._names = {name: f"sizes/{name}/".replace(".", "/") for name in shapes}
         for name, shape in shapes.items():
             for part, value in self._start(shape).items():
-                self.learned[f"{name}/{part}".replace(".", "/")] = nn.Parameter(value)
+                self.learned[(self._names[name] + part).removeprefix("sizes/")] = nn.Parameter(
+                    value
+                )
 
     def _start(self, shape: Size) -> dict[str, Tensor]:
         if self.kind == "fixed":
@@ -72,19 +74,17 @@ class StepSizes(nn.Module):
 
     def update(self, weights: Weights, slopes: Weights, shared: Weights, step: int) -> Weights:
         """Weights after a step; affine in the slopes."""
-        return {
-            name: value - self._move(name.replace(".", "/"), slopes[name], shared, step)
-            if name in self.moving
-            else value
-            for name, value in weights.items()
-        }
+        moved = dict(weights)
+        for name, within in self._names.items():
+            moved[name] = weights[name] - self._move(within, slopes[name], shared, step)
+        return moved
 
-    def _move(self, name: str, slope: Tensor, shared: Weights, step: int) -> Tensor:
+    def _move(self, within: str, slope: Tensor, shared: Weights, step: int) -> Tensor:
         if self.kind == "fixed":
             return self.rate * slope
-        rate = shared.get(f"sizes/{name}/rate")
+        rate = shared.get(within + "rate")
         if rate is None:
-            left, right = shared[f"sizes/{name}/left"], shared[f"sizes/{name}/right"]
+            left, right = shared[within + "left"], shared[within + "right"]
             turned = slope.flatten(1) @ right
             # A head of classes has one row for all, so there is nothing to mix on its left but the rate.
             turned = left * turned if left.numel() == 1 else left @ turned
