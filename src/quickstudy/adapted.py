@@ -25,8 +25,8 @@ from quickstudy.episode import (
     take_tasks,
     tree_map,
 )
-from quickstudy.learners.base import Learner, State
-from quickstudy.likelihood import Categorical, Gaussian, Likelihood, SquaredError
+from quickstudy.learners.base import State
+from quickstudy.likelihood import Categorical, predicted_values
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
@@ -245,8 +245,9 @@ def extend(
         )
     if task is not None:
         _check_base(task.base_id, artifact, "The task")
-    if isinstance(labels, Tensor) != predicts_values(artifact.learner):
-        what = "numbers" if predicts_values(artifact.learner) else "a class"
+    classes = isinstance(artifact.learner.likelihood, Categorical)
+    if isinstance(labels, Tensor) == classes:
+        what = "a class" if classes else "numbers"
         raise ArtifactError(f"This artifact predicts {what} for a query; give such labels.")
     known = class_names if task is None else task.class_names
     names, y = _values(labels, known) if isinstance(labels, Tensor) else _classes(labels, known)
@@ -300,24 +301,6 @@ def _values(labels: Tensor, known: Sequence[str] | None) -> tuple[list[str], Ten
             f"{int((~labels.isfinite()).sum())} of them not finite."
         )
     return names, labels
-
-
-def predicts_values(learner: Learner) -> bool:
-    """Whether a learner predicts numbers rather than a class."""
-    return not isinstance(learner.likelihood, Categorical)
-
-
-def predicted_values(likelihood: Likelihood, outputs: Tensor) -> Tensor:
-    """The numbers that outputs say, (task, query, values), in the units of y.
-
-    Raises:
-        TypeError: the likelihood is of something else.
-    """
-    if isinstance(likelihood, SquaredError):
-        return outputs
-    if isinstance(likelihood, Gaussian):
-        return likelihood.distribution(outputs)[0]
-    raise TypeError(f"A {type(likelihood).__name__} likelihood has no values.")
 
 
 def answer(artifact: Artifact, task: AdaptedTask, x: Inputs) -> Tensor:

@@ -19,14 +19,7 @@ quickstudy adapt {name} SUPPORT --out my.task
 quickstudy predict my.task INPUT...
 ```
 
-`SUPPORT` is a folder of class folders of images, or a CSV or JSONL file with the columns `text` and `label`.
-
-```python
-import quickstudy
-
-classifier = quickstudy.FewShotClassifier("{name}")
-classifier.fit(support, labels).predict_proba(queries)
-```
+{use}
 
 ## Data
 
@@ -43,9 +36,9 @@ how another training seed would do. Scores are inductive: every query is answere
 
 ## Limits
 
-- It was trained on tasks of {way} classes with {shot} support examples of each; far from that, and on other kinds of
-  data, measure before you rely on it: `quickstudy evaluate {name} --data ...`.
-- Its answer is always one of the classes of the task; it does not know an input that belongs to none.
+- It was trained on tasks of {tasks};
+  far from that, and on other kinds of data, measure before you rely on it: `quickstudy evaluate {name} --data ...`.
+- {answers}
 - The weights carry what they learned from the data above, whose licence and biases apply.
 
 ## Training
@@ -58,6 +51,21 @@ and run `quickstudy train --config run.yaml --out RUN`:
 ```yaml
 {config}```
 """
+
+
+CLASSES = """\
+`SUPPORT` is a folder of class folders of images, or a CSV or JSONL file with the columns `text` and `label`.
+
+```python
+import quickstudy
+
+classifier = quickstudy.FewShotClassifier("{name}")
+classifier.fit(support, labels).predict_proba(queries)
+```"""
+
+VALUES = """\
+`SUPPORT` is a CSV or JSONL file of numbers, of which the column `value`, or else the last one, is what is to be
+predicted; an `INPUT` is such a file without that column, or a number for each input with commas between."""
 
 
 def _lines(facts: Mapping[str, Any]) -> str:
@@ -77,8 +85,10 @@ def _score(name: str, score: Any) -> str:
     """One line of the table of scores."""
     if not isinstance(score, Mapping) or "mean" not in score:
         return f"| {name} | | {score} | |"
-    design = f"{score.get('way', '?')}-way {score.get('shot', '?')}-shot"
-    mean = f"{score['mean']:.4f} ± {score.get('ci95', float('nan')):.4f}"
+    way = "" if score.get("metric") == "mean_squared_error" else f"{score.get('way', '?')}-way "
+    design = f"{way}{score.get('shot', '?')}-shot"
+    form = ".3g" if score.get("metric") == "mean_squared_error" else ".4f"
+    mean = f"{score['mean']:{form}} ± {score.get('ci95', float('nan')):{form}}"
     return f"| {name} | {score.get('metric', 'score')}, {design} | {mean} | {score.get('episodes', '?')} |"
 
 
@@ -96,6 +106,14 @@ def model_card(record: Mapping[str, Any], config: RunConfig, *, parameters: int,
     table = "\n".join(
         ["| on | metric | mean ± 95 % interval | tasks |", "|---|---|---|---|", *rows]
     )
+    values, shot = config.learner.get("values", 0), config.episode.shot
+    tasks = f"{config.episode.way} classes with {shot} support examples of each"
+    answers = "Its answer is always one of the classes of the task; it does not know an input that belongs to none."
+    if values:
+        tasks = f"{shot} support examples, to predict {values} " + (
+            "number" if values == 1 else "numbers"
+        )
+        answers = "It gives one number for an input and does not say how sure it is of it."
     training = {key: value for key, value in facts.items() if key != "data"}
     return CARD.format(
         name=name,
@@ -106,8 +124,9 @@ def model_card(record: Mapping[str, Any], config: RunConfig, *, parameters: int,
         data=config.data,
         data_facts=_lines(facts.get("data") or {"facts": "none were recorded"}),
         scores=table if rows else "None were measured.",
-        way=config.episode.way,
-        shot=config.episode.shot,
+        use=(VALUES if values else CLASSES.format(name=name)),
+        tasks=tasks,
+        answers=answers,
         training_facts=_lines(training) or "No facts were recorded.",
         quickstudy=record["versions"]["quickstudy"],
         torch=record["versions"]["torch"],

@@ -165,3 +165,16 @@ class Gaussian(Likelihood):
 
     def task_score(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
         return _mean_squared_error(self.distribution(outputs)[0], examples, context)
+
+
+def predicted_values(likelihood: Likelihood, outputs: Tensor) -> Tensor:
+    """The numbers that outputs say, (task, query, values), in the units of y.
+
+    Raises:
+        TypeError: the likelihood is of classes.
+    """
+    if isinstance(likelihood, SquaredError):
+        return outputs
+    if isinstance(likelihood, Gaussian):
+        return likelihood.distribution(outputs)[0]
+    raise TypeError(f"A {type(likelihood).__name__} likelihood has no values.")

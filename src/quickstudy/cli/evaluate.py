@@ -133,10 +133,10 @@ def fitting_source(model: Artifact, spec: str) -> TaskSource:
     Raises:
         WrongUse: the model reads another kind of examples, or predicts numbers where a class is asked for.
     """
-    from quickstudy.adapted import predicts_values
     from quickstudy.build import build_source, options_of, parse_spec
     from quickstudy.data import SOURCES
     from quickstudy.data.source import World
+    from quickstudy.likelihood import Categorical
 
     name, _, given = parse_spec(spec)
     if name in SOURCES:
@@ -149,7 +149,7 @@ def fitting_source(model: Artifact, spec: str) -> TaskSource:
         for key in set(model.inputs) & set(options_of(SOURCES[name])) - set(given):
             spec += f",{key}={model.inputs[key]}"
     source = build_source(spec)
-    values = predicts_values(model.learner)
+    values = not isinstance(model.learner.likelihood, Categorical)
     if values != isinstance(source, World):
         able, asked = ("numbers", "a class") if values else ("a class", "numbers")
         raise WrongUse(

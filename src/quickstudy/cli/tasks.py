@@ -9,6 +9,7 @@ import typer
 
 from quickstudy.cli.console import command, percent, print_json, print_result, print_table, say
 from quickstudy.cli.errors import Failure, WrongUse
+from quickstudy.cli.values import ask_values, learn_values, print_values, values_as_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,8 @@ def adapt(
     support: Annotated[
         Path,
         typer.Argument(
-            metavar="SUPPORT", help="A folder of class folders, or a CSV or JSONL with text,label."
+            metavar="SUPPORT",
+            help="A folder of class folders, a CSV or JSONL with text,label, or one of numbers.",
         ),
     ],
     out: Annotated[
@@ -40,12 +42,14 @@ def adapt(
     """Learn a new task from a few examples.
 
     What was learned is one small file, the task, from which predict answers; the model itself stays as it is. The name
-    of a class is the name of its folder, or the text in the label column.
+    of a class is the name of its folder, or the text in the label column. A model that predicts numbers learns from a
+    table of them: the one to predict is in the column value, or else in the last one.
 
     \b
     Examples:
       quickstudy adapt runs/demo/artifact photos --out photos.task
       quickstudy adapt runs/demo/artifact more-photos --from photos.task --out photos.task
+      quickstudy adapt runs/waves/artifact points.csv --out wave.task
     """
     if out.exists() and not replace and (earlier is None or not out.samefile(earlier)):
         raise WrongUse(
@@ -53,13 +57,16 @@ def adapt(
             "choose another --out."
         )
     from quickstudy.artifact import load_artifact, load_task
+    from quickstudy.likelihood import Categorical
 
     model = load_artifact(artifact)
     begun = None if earlier is None else load_task(earlier, model)
-    task = learn(model, support, begun)
+    values = not isinstance(model.learner.likelihood, Categorical)
+    task = learn_values(model, support, begun) if values else learn(model, support, begun)
     keep(model, task, out)
     known = ", ".join(task.class_names[:10]) + (", …" if len(task.class_names) > 10 else "")
-    say(f"Learned {len(task.class_names)} classes ({known}) from {task.examples} examples.")
+    what = f"to predict {known}" if values else f"{len(task.class_names)} classes ({known})"
+    say(f"Learned {what} from {task.examples} examples.")
     print_result(str(out))
     say(f"Try it: {command('predict', out)} INPUT")
 
@@ -112,7 +119,10 @@ def predict(
     task: Annotated[Path, typer.Argument(metavar="TASK", help="A task file that adapt left.")],
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Images, folders of images, text files, or texts."),
+        typer.Argument(
+            metavar="INPUT...",
+            help="Images, folders of images, text files, texts, tables of numbers, or numbers.",
+        ),
     ],
     artifact: Annotated[
         Path | None,
@@ -121,7 +131,7 @@ def predict(
     labelled: Annotated[
         bool,
         typer.Option(
-            "--labelled", help="The inputs carry their labels, as for adapt: give the accuracy."
+            "--labelled", help="The inputs carry their labels, as for adapt: give the score."
         ),
     ] = False,
     as_json: Annotated[
@@ -131,16 +141,26 @@ def predict(
     """Answer from a task that was learned.
 
     Every input gets its likeliest class and that class's probability; --json gives the probabilities of all classes.
+    Where numbers are predicted, every input gets one; an input is a row of a table, or numbers with commas between.
 
     \b
     Examples:
       quickstudy predict photos.task new/1.jpg new/2.jpg
       quickstudy predict photos.task held-out --labelled
       quickstudy predict intents.task "Where is my parcel?" --json
+      quickstudy predict wave.task 0.5 1.5
     """
     from quickstudy.artifact import base_of, load_artifact, load_task
+    from quickstudy.likelihood import Categorical
 
     model = load_artifact(base_of(task) if artifact is None else artifact)
+    if not isinstance(model.learner.likelihood, Categorical):
+        values = ask_values(model, load_task(task, model), inputs, labelled=labelled)
+        if as_json:
+            print_json(values_as_json(values))
+        else:
+            print_values(values)
+        return
     answers = ask(model, load_task(task, model), inputs, labelled=labelled)
     if as_json:
         print_json(answers_as_json(answers))

@@ -54,7 +54,9 @@ def check_design(source: TaskSource, split: Split, design: EpisodeDesign) -> Non
     """
     if isinstance(source, PoolSource):
         _check_pool(source.pool(split), design)
-    elif isinstance(source, World) and (design.way != source.values or design.within_group):
+        return
+    assert isinstance(source, World)
+    if span(design.way) != (source.values, source.values) or design.within_group:
         found = "tasks within a group" if design.within_group else f"a way of {design.way}"
         raise DataError(
             f"Found {found}, but the way of this source is the number of values that a task predicts, {source.values}, "

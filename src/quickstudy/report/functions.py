@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from quickstudy.adapted import predicted_values
 from quickstudy.data.design import EpisodeDesign, span
 from quickstudy.data.draw import Episodes
 from quickstudy.data.source import Split, World
 from quickstudy.evaluation import answer_batch, answering
 from quickstudy.learners.base import Learner
+from quickstudy.likelihood import predicted_values
 from quickstudy.report import figures, words
 from quickstudy.report.page import section
 

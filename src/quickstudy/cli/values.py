@@ -1,0 +1,179 @@
+"""``adapt`` and ``predict`` for models that predict numbers: from a table of numbers, to a number for each query."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from quickstudy.cli.console import print_result, print_table
+from quickstudy.cli.errors import Failure, WrongUse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from quickstudy.artifact import AdaptedTask, Artifact
+
+COLUMNS = "columns"
+"""Where a task notes what its inputs are called, in their order."""
+
+
+def learn_values(model: Artifact, support: Path, begun: AdaptedTask | None = None) -> AdaptedTask:
+    """The task after seeing the examples of a table of numbers.
+
+    Raises:
+        Failure: the table has another number of inputs than the model reads.
+    """
+    from quickstudy.artifact import extend
+    from quickstudy.data.labelled import read_numbers, read_valued
+
+    path = str(support)
+    if begun is not None:
+        (target,) = begun.class_names
+        columns: list[str] = begun.inputs[COLUMNS]
+        table, _ = read_numbers(path, [*columns, target])
+        x, y = table[:, :-1], table[:, -1:]
+    else:
+        found = read_valued(path)
+        x, y, columns, target = found.x, found.y, found.columns, found.target
+        check_width(model, columns, path)
+    task = extend(model, begun, x, y, class_names=[target])
+    return replace(task, inputs=model.inputs | {COLUMNS: columns})
+
+
+def check_width(model: Artifact, columns: Sequence[str], where: str) -> None:
+    """Check that a model reads so many inputs.
+
+    Raises:
+        Failure: it reads another number of them.
+    """
+    wanted = int(model.config.encoder.get("inputs", len(columns)))
+    if len(columns) != wanted:
+        raise Failure(
+            f"{where} has {len(columns)} columns of inputs ({', '.join(columns)}), but this model reads {wanted}; "
+            "select columns, or train a model for so many."
+        )
+
+
+class Values(NamedTuple):
+    """The numbers that a task says of some inputs."""
+
+    origins: list[str]
+    """Where each input came from, or the numbers themselves."""
+    target: str
+    """What the numbers are called."""
+    answers: Tensor
+    """(input,)"""
+    truth: Tensor | None
+    """(input,), the right answers, where the inputs carry them."""
+
+    @property
+    def error(self) -> float:
+        """The mean squared error, where the truth is known."""
+        return (
+            math.nan if self.truth is None else float((self.answers - self.truth).square().mean())
+        )
+
+
+def ask_values(
+    model: Artifact, task: AdaptedTask, inputs: list[str], *, labelled: bool = False
+) -> Values:
+    """What a task says of tables of numbers, or of numbers that were typed.
+
+    Args:
+        model: that the task was adapted with.
+        task: what is known.
+        inputs: tables, or the numbers of a query with commas between.
+        labelled: the tables also hold the right answers.
+
+    Raises:
+        WrongUse: an input is neither a table nor numbers, or there are more or fewer numbers than the model reads.
+        Failure: a labelled input is one that the task learned from.
+    """
+    import torch
+
+    from quickstudy.adapted import fingerprints
+    from quickstudy.artifact import answer
+    from quickstudy.data.labelled import read_numbers
+    from quickstudy.data.records import TABLES
+
+    columns: list[str] = task.inputs[COLUMNS]
+    (target,) = task.class_names
+    wanted = [*columns, target] if labelled else columns
+    tables, origins = [], []
+    for one in inputs:
+        if Path(one).suffix.lower() in TABLES:
+            table, places = read_numbers(one, wanted)
+        elif labelled:
+            raise WrongUse(
+                f"Found {one!r} with --labelled; name a table with the columns {', '.join(wanted)}."
+            )
+        else:
+            table, places = torch.tensor([typed_numbers(one, columns)]), [one]
+        tables.append(table)
+        origins += places
+    rows = torch.cat(tables)
+    x = rows[:, : len(columns)]
+    answers = answer(model, task, x)[:, 0].cpu()
+    if not labelled:
+        return Values(origins, target, answers, None)
+    seen = set(task.seen)
+    for origin, mark in zip(origins, fingerprints(x), strict=True):
+        if mark in seen:
+            raise Failure(
+                f"The task learned from {origin} itself, which therefore cannot test it; leave that input out, or "
+                "predict without --labelled."
+            )
+    return Values(origins, target, answers, rows[:, -1])
+
+
+def typed_numbers(text: str, columns: Sequence[str]) -> list[float]:
+    """The numbers of a query that was typed, with commas between.
+
+    Raises:
+        WrongUse: something is no finite number, or there are more or fewer than columns.
+
+    >>> typed_numbers("0.5,-2", ["x", "y"])
+    [0.5, -2.0]
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != len(columns) or not all(map(math.isfinite, numbers)):
+        raise WrongUse(
+            f"Found the input {text!r}; expected a table (.csv, .tsv or .jsonl), or "
+            + ("a number" if len(columns) == 1 else f"{len(columns)} numbers with commas between")
+            + f" ({', '.join(columns)}); negative ones go behind «--»."
+        )
+    return numbers
+
+
+def values_as_json(values: Values) -> dict[str, Any]:
+    """The answers as one JSON object; with known values also ``mean_squared_error`` and each ``truth``."""
+    rows: list[dict[str, Any]] = [
+        {"input": origin, "value": number}
+        for origin, number in zip(values.origins, values.answers.tolist(), strict=True)
+    ]
+    found: dict[str, Any] = {"target": values.target, "answers": rows}
+    if values.truth is not None:
+        for row, truth in zip(rows, values.truth.tolist(), strict=True):
+            row["truth"] = truth
+        found["mean_squared_error"] = values.error
+    return found
+
+
+def print_values(values: Values) -> None:
+    """The answers as a table, and the mean squared error where it is known."""
+    columns = [values.answers] if values.truth is None else [values.answers, values.truth]
+    rows = [
+        [origin, *(f"{float(column[i]):.4g}" for column in columns)]
+        for i, origin in enumerate(values.origins)
+    ]
+    headings = ["input", values.target, "truth"]
+    print_table(headings[: 1 + len(columns)], rows)
+    if values.truth is not None:
+        print_result(f"\nThe mean squared error over {len(rows)} inputs is {values.error:.4g}.")
