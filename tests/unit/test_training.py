@@ -22,6 +22,7 @@ from quickstudy.data import SOURCES
 from quickstudy.data.draw import EpisodeDesign, Episodes
 from quickstudy.data.source import DataError
 from quickstudy.episode import tree_map
+from quickstudy.learners.metric import ProtoNet
 from quickstudy.training import TrainingError, train
 from quickstudy.training.module import MetaTraining
 from quickstudy.training.optimizer import Muon
@@ -122,6 +123,26 @@ def test_the_rate_rises_and_falls_by_steps_or_time_whichever_is_further() -> Non
     assert module_at(55, minutes=1, elapsed=3).rate() == pytest.approx(0.5)
     assert module_at(11, minutes=1, elapsed=30).rate() == pytest.approx(0.5)
     assert module_at(11, minutes=1, elapsed=61).rate() == pytest.approx(0.0)
+
+
+def test_the_share_that_is_over_is_a_function_of_the_step_or_of_the_time() -> None:
+    assert [module_at(step).share() for step in (0, 50, 100, 120)] == [0.0, 0.5, 1.0, 1.0]
+    assert module_at(50, minutes=1, elapsed=45).share() == 0.75
+
+
+def test_the_learner_is_told_how_far_the_training_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+    monkeypatch.setattr(ProtoNet, "progress", lambda self, share: told.append(share))
+    config = toy_config(steps=5, accumulate=2)
+    train(config, tmp_path, progress=False)
+    expected = [share for share in (0.0, 0.2, 0.4, 0.6, 0.8) for _ in range(2)]
+    assert told == pytest.approx([*expected, 1.0])
+    told.clear()
+    longer = with_overrides(config, ["training.steps=10"])
+    train(longer, tmp_path, progress=False, resume=True)
+    assert told[:2] == [0.5, 0.5]
 
 
 def test_a_budget_of_time_ends_with_a_validation(tmp_path: Path) -> None:

@@ -61,6 +61,13 @@ class Learner(nn.Module, ABC):
         """Vectors (task, example, width) of examples (task, example, …)."""
         return encode(self.encoder, x)
 
+    def progress(self, share: float) -> None:
+        """Told before each training step how much of the training is over, 0 … 1; by default, nothing follows from it.
+
+        It may change :meth:`outer_loss` and its gradient, and nothing that ``adapt`` and ``predict`` give. A learner
+        that nobody tells counts as trained, share 1.
+        """
+
     def together(self, episode: Episode) -> int:
         """How many tasks of an episode the gradient is made of at a time; memory grows with them, and no further."""
         return episode.tasks

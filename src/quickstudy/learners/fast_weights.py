@@ -55,8 +55,8 @@ class FastWeights:
         ValueError: an option is out of range, or ``adapt`` matches no parameter.
 
     >>> from quickstudy.nn.encoders import VectorEncoder
-    >>> FastWeights(VectorEncoder(2, width=8, layers=1), adapt="norms").names
-    ('layers.0.0.weight', 'layers.0.0.bias')
+    >>> FastWeights(VectorEncoder(2, width=8, layers=1), adapt="norm.*").names
+    ('norm.weight', 'norm.bias')
     """
 
     def __init__(

@@ -72,10 +72,17 @@ class MAML(GradientLearner):
     ANIL (Raghu et al. 2020)                  ``adapt="head"``: the encoder runs once and only the head adapts
     BOIL (Oh et al. 2021)                     ``adapt="body"``: the head stays as it begins, at the prototypes here
     Meta-SGD (Li et al. 2017)                 ``rates="element"`` or ``"tensor"``
-    rates of MAML++ (Antoniou et al. 2019)    ``rates="step"``
+    MAML++ (Antoniou et al. 2019)             ``rates="step"``, ``multi_step=0.1`` and ``first_order=0.3``, see below
     Meta-Curvature (Park & Oliva 2019)        ``rates="curvature"``
     Proto-MAML (Triantafillou et al. 2020)    ``head="prototypes"``: W_c = 2 p_c / d, b_c = -‖p_c‖² / d for d features
     ========================================  =================================================================
+
+    MAML++ begins with easier gradients. While a share t < ``multi_step`` of the training is over, the queries are asked
+    after every inner step, ``Σ_k v_k L_query(θ_k)`` with ``s = t / multi_step``, ``v_k = (1 - s) / K`` for k < K and
+    ``v_K = (1 - s) / K + s``, so that the mean of all steps becomes the last one alone. While t < ``first_order``, the
+    gradient is of first order. Differs from the paper: earlier steps fade out wholly, not to 0.03 / K; normalisation
+    keeps no statistics, so there are none for each step. The rest are settings of the training: its rate may fall along
+    a cosine (``training.schedule``).
 
     The state maps names to fast weights (task, …): ``head.weight`` (task, way, width), ``head.bias`` (task,
     way) and ``encoder.…``, with ``values`` for way in a regression; adapting again takes more steps from there.
@@ -121,11 +128,16 @@ class MAML(GradientLearner):
         head: Literal["zero", "prototypes"] = "zero",
         tasks_at_once: int = 0,
         values: int = 0,
+        multi_step: float = 0.0,
+        first_order: float = 0.0,
     ) -> None:
         if strategy not in ("auto", *STRATEGIES):
             raise ValueError(
                 f"The strategy must be one of auto, {', '.join(STRATEGIES)}; found {strategy!r}."
             )
+        for name, share in (("multi_step", multi_step), ("first_order", first_order)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is a share of the training, 0 … 1; found {share}.")
         weights = FastWeights(
             encoder,
             rate=rate,
@@ -138,14 +150,42 @@ class MAML(GradientLearner):
         )
         super().__init__(weights)
         self.strategy = strategy
+        self.multi_step, self.first_order = multi_step, first_order
+        self._share = 1.0
         self._fitting: dict[tuple[Any, ...], Strategy] = {}
+
+    def progress(self, share: float) -> None:
+        self._share = share
 
     def adapt(self, support: Examples, context: Context, state: Weights | None = None) -> Weights:
         start = self.fast.initial(support, context) if state is None else state
         strategy = self._strategy(start, support, context)
         return self.fast.descend(start, support, context, strategy=strategy)
 
+    def outer_loss(self, episode: Episode) -> Tensor:
+        """The loss of the queries, after every inner step as far as ``multi_step`` says."""
+        if self._share >= self.multi_step:
+            return self.query_loss(episode)
+        support, query, context = episode
+        state, losses = self.fast.initial(support, context), []
+        strategy = self._strategy(state, support, context)
+        for k, weight in enumerate(self.step_weights()):
+            state = self.fast.descend(
+                state, support, context, strategy=strategy, steps=range(k, k + 1)
+            )
+            outputs = self.predict(state, query.x, context)
+            losses.append(weight * self.likelihood.nll(outputs, query, context))
+        return torch.stack(losses).sum()
+
+    def step_weights(self) -> list[float]:
+        """v_k, how much the queries count after each inner step."""
+        done = min(1.0, self._share / self.multi_step) if self.multi_step else 1.0
+        each = (1 - done) / self.fast.steps
+        return [each] * (self.fast.steps - 1) + [each + done]
+
     def _strategy(self, start: Weights, support: Examples, context: Context) -> Strategy:
+        if self._share < self.first_order:
+            return "first"
         if self.strategy != "auto":
             return self.strategy
         if not self.fast.names or not torch.is_grad_enabled():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from quickstudy.episode import Context, Examples
 from quickstudy.functional import Weights, settle
-from quickstudy.functional.descent import with_exact_attention
 from quickstudy.learners.fast_weights import FastWeights
 from quickstudy.learners.gradient import GradientLearner
 from quickstudy.nn.encoders import Encoder
@@ -39,6 +38,7 @@ class ImplicitMAML(GradientLearner):
     Raises:
         ValueError: an option is out of range, or ``adapt`` matches no parameter.
 
+    >>> import torch
     >>> from quickstudy.nn.encoders import VectorEncoder
     >>> learner = ImplicitMAML(VectorEncoder(2, width=8, layers=1), adapt="norms", steps=3)
     >>> x, y = torch.randn(1, 4, 2), torch.tensor([[0, 1, 0, 1]])
@@ -84,7 +84,7 @@ class ImplicitMAML(GradientLearner):
     def adapt(self, support: Examples, context: Context, state: Weights | None = None) -> Weights:
         fast = self.fast
         return settle(
-            with_exact_attention(fast.loop()),
+            fast.loop(),
             fast.initial(support, context) if state is None else state,
             fast.shared(),
             (support, context.classes),

@@ -167,20 +167,29 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
             now = (self.elapsed, self._validation_seconds)
             self.elapsed, self._validation_seconds = self.trainer.strategy.broadcast(now)
 
+    def share(self, *, after: int = 0) -> float:
+        """How much of the training is over, counted from the step ``after``: of its steps or of its minutes, the more.
+
+        It is a function of the step alone where no minutes are set, 0 … 1.
+        """
+        training = self.config.training
+        share = (self.step - after) / max(1, training.steps - after)
+        if training.minutes is not None:
+            share = max(share, self.elapsed / (60 * training.minutes))
+        return min(max(share, 0.0), 1.0)
+
     def rate(self) -> float:
         """The learning rate of this step."""
         training = self.config.training
         rise = min(1.0, (self.step + 1) / max(1, training.warmup))
-        share = (self.step - training.warmup) / max(1, training.steps - training.warmup)
-        if training.minutes is not None:
-            share = max(share, self.elapsed / (60 * training.minutes))
-        left = 1 - min(max(share, 0.0), 1.0)
+        left = 1 - self.share(after=training.warmup)
         if training.schedule == "cosine":
             left = 0.5 * (1 - math.cos(math.pi * left))
         return training.rate * rise * left
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._measure_time()
+        self.learner.progress(self.share())
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.rate()
         # What a learner draws for itself (dropout) is a function of the step as well. torch.manual_seed would do, but
@@ -213,6 +222,9 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         elif training.minutes is not None:
             left = 60 * training.minutes - self.elapsed
             self.trainer.should_stop = left <= self._validation_seconds
+
+    def on_train_end(self) -> None:
+        self.learner.progress(1.0)
 
     def _update_average(self) -> None:
         if self._average:
