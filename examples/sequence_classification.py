@@ -1,37 +1,38 @@
-"""Meta-train a text classifier of Hugging Face by second-order MAML, with your own loss, loop and optimiser.
+"""Meta-train a text classifier of Hugging Face by second-order MAML; prints its loss on labels not trained on.
 
-A task is three labels of a table and two texts of each; printed is the loss on labels that were not trained on.
-python examples/sequence_classification.py bert-base-uncased intents.csv    (with columns text and label)
+python examples/sequence_classification.py roberta-base intents.csv    (or minilm; columns text and label)
 """
 
 import random
 import sys
 
 import torch
+from torch.func import functional_call
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from quickstudy.data.records import read_records
 from quickstudy.episode import Task, collate, take_tasks
 from quickstudy.functional import InnerLoop, adapted_names, added_up, descend, over_tasks
+from quickstudy.nn.minilm import minilm_folder
 
 
 def main(name: str, table: str, steps: int = 300, way: int = 3, shot: int = 2) -> None:
-    model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=way).eval()
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    where = minilm_folder() if name == "minilm" else name
+    model = AutoModelForSequenceClassification.from_pretrained(where, num_labels=way).eval()
+    tokenizer = AutoTokenizer.from_pretrained(where)
     rows = [record.cells for record in read_records(table)]
     words = dict(tokenizer([row["text"] for row in rows], padding=True, return_tensors="pt"))
     labels = sorted({row["label"] for row in rows})
+    y = torch.arange(way).repeat_interleave(shot)
 
     def draw(labels):
         places = [[i for i, row in enumerate(rows) if row["label"] == label] for label in labels]
         chosen = torch.tensor([random.sample(p, 2 * shot) for p in random.sample(places, way)])
         support, query = (take_tasks(words, part.flatten()) for part in chosen.split(shot, dim=1))
-        y = torch.arange(way).repeat_interleave(shot)
         return Task(support, y, query, y, way=way)
 
-    def loss(weights, shared, examples):
-        inputs = examples.x | {"labels": examples.y}
-        return torch.func.functional_call(model, shared | weights, (), inputs).loss
+    def loss(weights, shared, part):
+        return functional_call(model, shared | weights, (), part.x | {"labels": part.y}).loss
 
     def update(weights, slopes, shared, step):
         return {name: value - 0.05 * slopes[name] for name, value in weights.items()}
@@ -41,9 +42,8 @@ def main(name: str, table: str, steps: int = 300, way: int = 3, shot: int = 2) -
 
     def query_loss(tasks, inner_steps=5):
         start = {name: value.expand(tasks.tasks, *value.shape) for name, value in fast.items()}
-        ends = descend(InnerLoop(loss, update, inner_steps), start, shared, tasks.support)
-        losses = over_tasks(lambda w, q: loss(w, shared, q), ends, tasks.query, tasks_at_once=1)
-        return losses.mean()
+        end = descend(InnerLoop(loss, update, inner_steps), start, shared, tasks.support)
+        return over_tasks(lambda w, q: loss(w, shared, q), end, tasks.query, tasks_at_once=1).mean()
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     for _ in range(steps):

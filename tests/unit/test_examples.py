@@ -66,7 +66,7 @@ def test_digits_with_sklearn(artifact, capsys):
     assert "After 100 more" in capsys.readouterr().out
 
 
-def save_tiny_bert(folder: Path, words: list[str]) -> None:
+def save_tiny(kind: str, folder: Path, words: list[str]) -> None:
     """A model without a classification head, as pretrained ones come, and a tokenizer that knows the words."""
     import transformers as hf
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -77,7 +77,8 @@ def save_tiny_bert(folder: Path, words: list[str]) -> None:
     hf.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]"
     ).save_pretrained(folder)
-    config = hf.BertConfig(
+    config = hf.AutoConfig.for_model(
+        kind,
         vocab_size=len(vocabulary),
         hidden_size=16,
         num_hidden_layers=2,
@@ -85,13 +86,17 @@ def save_tiny_bert(folder: Path, words: list[str]) -> None:
         intermediate_size=16,
         max_position_embeddings=8,
         initializer_range=0.3,
+        pad_token_id=0,
     )
     hf.AutoModel.from_config(config).save_pretrained(folder)
 
 
-def test_sequence_classification(tmp_path, monkeypatch, capsys):
-    words = [f"{label}{i}" for label in "abcdef" for i in range(4)]
-    save_tiny_bert(tmp_path / "bert", words)
+@pytest.mark.parametrize("kind", ["bert", "roberta", "minilm"])
+def test_sequence_classification(kind, tmp_path, monkeypatch, capsys):
+    model, words = kind, [f"{label}{i}" for label in "abcdef" for i in range(4)]
+    if kind != "minilm":
+        model = str(tmp_path / "model")
+        save_tiny(kind, tmp_path / "model", words)
     table = [f"{word} {word[0]}0,{word[0]}" for word in words]
     (tmp_path / "intents.csv").write_text("\n".join(["text,label", *table]), encoding="utf-8")
     reached = []
@@ -105,8 +110,7 @@ def test_sequence_classification(tmp_path, monkeypatch, capsys):
             super().step()
 
     monkeypatch.setattr(torch.optim, "AdamW", Watched)
-    arguments = [str(tmp_path / "bert"), str(tmp_path / "intents.csv")]
-    run_example("sequence_classification", *arguments, steps=1, way=2)
+    run_example("sequence_classification", model, str(tmp_path / "intents.csv"), steps=1, way=2)
     before, after = re.search(r"Loss (\S+), (\S+) after", capsys.readouterr().out).groups()
     assert float(after) < 0.9 * float(before)
     # Only the biases of the keys, one of each layer, have a gradient of zero.
