@@ -89,6 +89,8 @@ class TrainingConfig(_Part):
         schedule: how the rate falls: linear, or along a cosine.
         clip: largest norm of the gradient; 0 for no limit.
         accumulate: batches of tasks for one step.
+        sharpness: ρ of sharpness-aware steps, such as 0.05: the gradient is taken at this distance uphill, in twice the
+            time; 0 for plain steps. Needs accumulate 1 and the strategy auto or ddp.
         precision: as Lightning names it; 16-mixed needs a GPU.
         patience: validations without improvement before training stops; 0 never stops early.
         average: decay of the moving average of the weights that is validated and kept; 0 for none.
@@ -110,6 +112,7 @@ class TrainingConfig(_Part):
     schedule: Literal["linear", "cosine"] = "linear"
     clip: float = Field(default=1.0, ge=0)
     accumulate: int = Field(default=1, ge=1)
+    sharpness: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
     patience: int = Field(default=0, ge=0)
     average: float = Field(default=0.995, ge=0, lt=1)
@@ -120,6 +123,23 @@ class TrainingConfig(_Part):
     accelerator: str = "auto"
     workers: int = Field(default=0, ge=0)
     logger: Literal["csv", "tensorboard"] = "csv"
+
+    @field_validator("sharpness")
+    @classmethod
+    def _of_one_batch(cls, value: float, info: Any) -> float:
+        if value and info.data.get("accumulate", 1) > 1:
+            raise ValueError(
+                "must be 0 beside accumulate above 1, since the way uphill is that of one batch; set episode.tasks in "
+                "place of accumulate"
+            )
+        return value
+
+    @field_validator("strategy")
+    @classmethod
+    def _whole_gradient(cls, value: str, info: Any) -> str:
+        if info.data.get("sharpness") and not (value == "auto" or value.startswith("ddp")):
+            raise ValueError("must be auto or ddp beside sharpness, which needs the whole gradient")
+        return value
 
 
 class RunConfig(_Part):

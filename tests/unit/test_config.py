@@ -140,3 +140,18 @@ def test_overrides_are_yaml_values_of_dotted_keys() -> None:
 def test_wrong_overrides_are_refused(override: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         with_overrides(RunConfig(), [override])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["accumulate=2", "sharpness=0.1"], r"training\.sharpness must be 0 beside accumulate"),
+        (["sharpness=0.1", "accumulate=2"], r"training\.sharpness must be 0 beside accumulate"),
+        (["sharpness=0.1", "strategy=fsdp"], r"training\.strategy must be auto or ddp .* 'fsdp'"),
+        (["sharpness=-1"], r"training\.sharpness must be greater than or equal to 0; found -1"),
+    ],
+)
+def test_what_does_not_go_with_sharpness_is_named(options: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        with_overrides(RunConfig(), [f"training.{option}" for option in options])
+    assert with_overrides(RunConfig(), ["training.sharpness=0.1"]).training.sharpness == 0.1

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from quickstudy.nn.encoders import ImageEncoder
-from quickstudy.training.optimizer import Muon, optimizer_of, orthogonalise
+from quickstudy.training.optimizer import Muon, optimizer_of, orthogonalise, uphill
 
 
 @given(rows=st.integers(1, 12), columns=st.integers(1, 12), seed=st.integers(0, 99))
@@ -122,3 +122,43 @@ def test_a_closure_is_run_with_derivatives() -> None:
     assert optimizer.step(closure) == 4.0
     assert weight.grad is not None
     assert bool((weight < 1).all())
+
+
+def test_a_sharpness_aware_step_on_a_parabola_is_a_closed_form() -> None:
+    rows = torch.randn(5, 5, dtype=torch.float64)
+    curvature, start = rows @ rows.T, torch.randn(5, dtype=torch.float64)
+    parts = nn.Parameter(start[:2].clone()), nn.Parameter(start[2:].clone())
+    idle = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([*parts, idle], lr=0.1)
+
+    def slope() -> None:
+        optimizer.zero_grad()
+        weight = torch.cat(parts)
+        (0.5 * weight @ curvature @ weight).backward()
+
+    slope()
+    with uphill([*parts, idle], 0.3):
+        slope()
+    assert torch.equal(torch.cat(parts), start)
+    optimizer.step()
+    g = curvature @ start
+    expected = start - 0.1 * curvature @ (start + 0.3 * g / g.norm())
+    assert torch.allclose(torch.cat(parts), expected, rtol=1e-12, atol=1e-12)
+    assert torch.equal(idle, torch.ones(3))
+
+
+def test_where_nothing_slopes_uphill_is_here_and_a_failure_leads_back() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    weight.grad = torch.zeros(2)
+    with uphill([weight], 1.0):
+        assert torch.equal(weight, torch.ones(2))
+    weight.grad = torch.ones(2)
+
+    def fail() -> None:
+        with uphill([weight], 1.0):
+            assert not torch.equal(weight, torch.ones(2))
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail()
+    assert torch.equal(weight, torch.ones(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 
 sys.path.append(str(Path(__file__).parents[1] / "system"))
 
-from toy import ToySource, rows, toy_config
+from toy import ToySource, rows, signal_at, toy_config
 
 from quickstudy import training
 from quickstudy.build import build_learner
@@ -21,9 +22,10 @@ from quickstudy.config import ConfigError, RunConfig, with_overrides
 from quickstudy.data import SOURCES
 from quickstudy.data.draw import EpisodeDesign, Episodes
 from quickstudy.data.source import DataError
-from quickstudy.episode import tree_map
+from quickstudy.episode import Episode, tree_map
+from quickstudy.learners.context import InContext
 from quickstudy.learners.metric import ProtoNet
-from quickstudy.training import TrainingError, train
+from quickstudy.training import Interrupted, TrainingError, train
 from quickstudy.training.module import MetaTraining
 from quickstudy.training.optimizer import Muon
 
@@ -72,6 +74,17 @@ def by_hand(config: RunConfig) -> tuple[dict[str, torch.Tensor], list[torch.Tens
             episode = tree_map(lambda *parts: torch.cat(parts), *drawn)
             episode = tree_map(lambda t: t.double() if t.is_floating_point() else t, episode)
             (learner(episode) / part.accumulate).backward()
+        if part.sharpness:
+            here = [w.detach().clone() for w in weights]
+            length = torch.cat([w.grad.flatten() for w in weights]).norm()
+            with torch.no_grad():
+                for w in weights:
+                    w += part.sharpness * w.grad / length
+            optimizer.zero_grad()
+            learner(episode).backward()
+            with torch.no_grad():
+                for w, old in zip(weights, here, strict=True):
+                    w.copy_(old)
         clip_grad_norm_(weights, part.clip)
         optimizer.step()
         decay = min(part.average, (1 + step) / (10 + step))
@@ -80,12 +93,18 @@ def by_hand(config: RunConfig) -> tuple[dict[str, torch.Tensor], list[torch.Tens
     return learner.state_dict(), average
 
 
-@pytest.mark.parametrize(("optimizer", "schedule"), [("muon", "linear"), ("adamw", "cosine")])
-def test_it_equals_a_plain_loop(tmp_path: Path, optimizer: str, schedule: str) -> None:
-    choice = {"optimizer": optimizer, "schedule": schedule}
-    config = toy_config(
-        precision="64-true", accumulate=2, average=0.8, clip=0.5, steps=10, **choice
-    )
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"optimizer": "muon", "schedule": "linear", "accumulate": 2},
+        {"optimizer": "adamw", "schedule": "cosine", "accumulate": 2},
+        {"optimizer": "adamw", "sharpness": 0.3},
+        {"optimizer": "muon", "sharpness": 0.3},
+    ],
+    ids=lambda choice: "-".join(map(str, choice.values())),
+)
+def test_it_equals_a_plain_loop(tmp_path: Path, choice: dict[str, Any]) -> None:
+    config = toy_config(precision="64-true", average=0.8, clip=0.5, steps=10, **choice)
     train(config, tmp_path, progress=False)
     found = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     weights, average = by_hand(config)
@@ -94,6 +113,57 @@ def test_it_equals_a_plain_loop(tmp_path: Path, optimizer: str, schedule: str) -
             found["state_dict"][f"learner.{name}"], tensor, rtol=0, atol=1e-12
         )
     torch.testing.assert_close(found["run"]["average"], average, rtol=0, atol=1e-12)
+
+
+WITH_DROPOUT = "learner={name: in_context, width: 8, layers: 1, heads: 2, bank: 4, dropout: 0.2}"
+
+
+def test_both_gradients_of_a_sharpness_aware_step_drop_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    plain = InContext.query_loss
+
+    def watched(self: InContext, episode: Episode) -> torch.Tensor:
+        seen.append((torch.get_rng_state(), episode.query.y))
+        return plain(self, episode)
+
+    monkeypatch.setattr(InContext, "query_loss", watched)
+    config = with_overrides(toy_config(steps=3, sharpness=0.1), [WITH_DROPOUT])
+    train(config, tmp_path, progress=False)
+    assert len(seen) == 6
+    for here, there in zip(seen[::2], seen[1::2], strict=True):
+        assert all(map(torch.equal, here, there))
+    assert not torch.equal(seen[0][0], seen[2][0])
+
+
+def test_a_sharpness_aware_run_resumes_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_overrides(toy_config(steps=9, sharpness=0.1, average=0.9), [WITH_DROPOUT])
+    train(config, tmp_path / "whole", progress=False)
+    monkeypatch.setattr(ToySource, "on_draw", staticmethod(signal_at(36, signal.SIGTERM)))
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "broken", progress=False)
+    train(config, tmp_path / "broken", progress=False, resume=True)
+    assert rows(tmp_path / "whole") == rows(tmp_path / "broken")
+    whole, broken = (
+        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)
+        for name in ("whole", "broken")
+    )
+    for part in ("state_dict", "optimizer_states"):
+        torch.testing.assert_close(broken[part], whole[part], rtol=0, atol=0)
+    torch.testing.assert_close(broken["run"]["average"], whole["run"]["average"], rtol=0, atol=0)
+
+
+def test_the_loss_that_is_told_is_the_one_here(tmp_path: Path) -> None:
+    plain, sharp = (
+        train(toy_config(steps=1, sharpness=distance), tmp_path / str(distance), progress=False)
+        for distance in (0.0, 0.5)
+    )
+    told = [rows(tmp_path / name)[1][1] for name in ("0.0", "0.5")]
+    assert told[0] == told[1] != ""
+    assert plain.id != sharp.id
 
 
 def test_what_is_kept_is_the_average_that_did_best(tmp_path: Path) -> None:

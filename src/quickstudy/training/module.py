@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -23,7 +25,7 @@ from quickstudy.data.source import TaskSource
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import Episode, tree_map
 from quickstudy.learners.base import Learner
-from quickstudy.training.optimizer import optimizer_of
+from quickstudy.training.optimizer import optimizer_of, uphill
 
 VALIDATION_SEED = 0
 """The same for every run, so that runs with different seeds are validated on the same tasks."""
@@ -111,7 +113,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
 
     ``θ ← Muon(θ, ∇ mean_t meta_loss_t(θ))``, or AdamW, with a rate that rises over ``warmup`` steps and then falls to
     zero along a line or a cosine, and ``θ̄ ← d θ̄ + (1 - d) θ`` with ``d = min(average, (1 + n) / (10 + n))``, which is
-    what is validated and kept.
+    what is validated and kept. With ``sharpness``, the gradient is taken :func:`quickstudy.training.optimizer.uphill`.
 
     Args:
         learner: whose weights.
@@ -133,6 +135,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         self.metric = learner.likelihood.metric
         self._loss, self._losses = torch.zeros(()), 0
         self._trouble = ""
+        self._is_uphill = False
         self._average: list[Tensor] = []
         self._started = 0.0
         self._validation_started = self._validation_seconds = 0.0
@@ -192,17 +195,22 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         self.learner.progress(self.share())
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.rate()
-        # What a learner draws for itself (dropout) is a function of the step as well. torch.manual_seed would do, but
-        # it formats the stack for every kind of accelerator that is absent, which takes a millisecond.
-        part = batch_idx % self.config.training.accumulate
+        self._seed(batch_idx % self.config.training.accumulate)
+
+    def _seed(self, part: int) -> None:
+        """What a learner draws for itself (dropout) is a function of the step as well."""
         key = [self.config.training.seed, self.step, part, self.global_rank]
         number = int(np.random.SeedSequence(key).generate_state(1)[0])
+        # torch.manual_seed would do, but it formats the stack for every kind of accelerator that is absent, which takes
+        # a millisecond.
         torch.default_generator.manual_seed(number)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(number)
 
     def training_step(self, batch: tuple[Tensor, Episode], batch_idx: int) -> Tensor:
         loss: Tensor = self.learner(batch[1])
+        if self._is_uphill:
+            return loss
         # Where a step is long or nothing runs ahead, looking at once costs nothing, and tells most.
         look = self.learner.inner_loop or self.device.type == "cpu"
         if look and not self._trouble and not loss.isfinite():
@@ -212,8 +220,13 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         self._losses += 1
         return loss
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any]
+    ) -> None:
+        closure = optimizer_closure
+        if self.config.training.sharpness:
+            closure = partial(self._sharpness_aware, optimizer_closure)
+        super().optimizer_step(epoch, batch_idx, optimizer, closure)
         self._update_average()
         self.step += 1
         training = self.config.training
@@ -222,6 +235,21 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         elif training.minutes is not None:
             left = 60 * training.minutes - self.elapsed
             self.trainer.should_stop = left <= self._validation_seconds
+
+    def _sharpness_aware(self, closure: Callable[[], Any]) -> Any:
+        """The loss here, and the gradient uphill of here, of the same tasks and random numbers.
+
+        Both gradients are means over all processes, so all go the same way.
+        """
+        loss = closure()
+        self._seed(0)
+        self._is_uphill = True
+        try:
+            with uphill((p for _, p in self._trained()), self.config.training.sharpness):
+                closure()
+        finally:
+            self._is_uphill = False
+        return loss
 
     def on_train_end(self) -> None:
         self.learner.progress(1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -121,6 +122,44 @@ class Muon(torch.optim.AdamW):
             weight.mul_(1 - group["lr"] * group["weight_decay"])
             size = SIZE * group["lr"] * math.sqrt(max(matrix.shape))
             weight.sub_(matrix.reshape(weight.shape), alpha=size)
+
+
+@contextmanager
+def uphill(weights: Iterable[Tensor], distance: float) -> Iterator[None]:
+    """For a while, weights are where their loss is about the highest nearby: ``θ + ρ g / ‖g‖``, g their gradients.
+
+    The gradient of that place belongs to the sharpness-aware step, ``θ ← θ - η ∇L(θ + ρ g / ‖g‖)``, which prefers
+    minima whose surroundings are low as well.
+
+    Foret et al. 2021, Sharpness-Aware Minimization for Efficiently Improving Generalization; for the outer loop of
+    meta-learning, Abbas et al. 2022, Sharp-MAML, whose upper level this is.
+
+    Args:
+        weights: those without a gradient stay, as all do where the gradient is zero.
+        distance: ρ.
+
+    >>> weight = nn.Parameter(torch.tensor([3.0, 4.0]))
+    >>> weight.grad = weight.detach().clone()
+    >>> with uphill([weight], 5.0):
+    ...     print(weight.tolist())
+    [6.0, 8.0]
+    >>> weight.tolist()
+    [3.0, 4.0]
+    """
+    moved = [weight for weight in weights if weight.grad is not None]
+    gradients = [weight.grad for weight in moved if weight.grad is not None]
+    kept = [weight.detach().clone() for weight in moved]
+    with torch.no_grad():
+        scale = distance / torch.nn.utils.get_total_norm(gradients).clamp(min=1e-12)
+        for weight, gradient in zip(moved, gradients, strict=True):
+            weight.add_(gradient * scale)
+    try:
+        yield
+    finally:
+        # Going back by the same way would round.
+        with torch.no_grad():
+            for weight, old in zip(moved, kept, strict=True):
+                weight.copy_(old)
 
 
 def optimizer_of(
