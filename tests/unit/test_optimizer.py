@@ -147,6 +147,21 @@ def test_a_sharpness_aware_step_on_a_parabola_is_a_closed_form() -> None:
     assert torch.equal(idle, torch.ones(3))
 
 
+def test_the_scale_of_a_gradient_does_not_change_the_way_and_an_overflow_leads_back() -> None:
+    """As under float16, whose gradients are scaled; a step whose gradient is not finite is skipped there."""
+    weight = nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
+    places = []
+    for scale in (1.0, 2.0**16):
+        weight.grad = scale * torch.tensor([0.3, -0.7], dtype=torch.float64)
+        with uphill([weight], 0.1):
+            places.append(weight.detach().clone())
+    assert torch.allclose(*places, rtol=1e-14)
+    weight.grad = torch.tensor([torch.inf, 1.0], dtype=torch.float64)
+    with uphill([weight], 0.1):
+        assert not weight.isfinite().all()
+    assert weight.tolist() == [1.0, 2.0]
+
+
 def test_where_nothing_slopes_uphill_is_here_and_a_failure_leads_back() -> None:
     weight = nn.Parameter(torch.ones(2))
     weight.grad = torch.zeros(2)
