@@ -241,21 +241,24 @@ def test_worlds_are_listed(capsys: Capture) -> None:
     assert sources["linear"].startswith("Linear functions")
 
 
-@pytest.mark.skipif(not DOCUMENT.exists(), reason="written with the figures")
 def test_what_the_document_types(here: Path, capsys: Capture) -> None:
-    """Every command of the how-to, in its order; trainings are cut short."""
+    """Every command of the how-to, in its order; trainings and evaluations are cut short."""
     text = DOCUMENT.read_text(encoding="utf-8")
     for name, content in re.findall(r"`(\w+\.csv)`:\n\n```\n(.*?)```", text, re.S):
         Path(name).write_text(content, encoding="utf-8")
-    commands = [
-        line
-        for block in re.findall(r"```sh\n(.*?)```", text, re.S)
-        for line in block.replace("\\\n", " ").strip().splitlines()
-    ]
-    assert len(commands) >= 4
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
+    commands = [line for block in blocks for line in block.strip().splitlines()]
+    assert len(commands) == 6
     for line in commands:
         program, *words = shlex.split(line)
         assert program == "quickstudy"
         if words[0] == "train":
             words += ["--steps", "10", "--set", "validation.episodes=4"]
+        elif words[0] == "evaluate":
+            words += ["--episodes", "4"]
         assert main(words) == 0, line
+    assert Path("waves.html").exists()
+    (python,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    capsys.readouterr()
+    exec(python, {})
+    assert eval(capsys.readouterr().out)["mean"] < 1e-6

@@ -14,10 +14,13 @@ from quickstudy import evaluation
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.draw import Episodes
 from quickstudy.data.source import DataError, Pool, PoolSource
+from quickstudy.data.synthetic import Sinusoid
 from quickstudy.episode import Context, Examples
 from quickstudy.evaluation import contest as contest_module
 from quickstudy.evaluation.contest import BagOfTokens, Contest, EncodedPool, FixedPool
+from quickstudy.evaluation.rules import ridge_of_support
 from quickstudy.learners import LEARNERS
+from quickstudy.learners.gradient import MAML
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.nn.encoders import Encoder, ImageEncoder, VectorEncoder
 from quickstudy.nn.minilm import PretrainedError
@@ -366,6 +369,52 @@ def test_fixed_pool_is_whole():
     pool = Clusters().clusters
     fixed = FixedPool(pool)
     assert fixed.pool("train") is pool
+
+
+@pytest.fixture
+def regressor() -> MAML:
+    torch.manual_seed(0)
+    return MAML(VectorEncoder(1, width=8), adapt="head", rate=0.02, steps=2, values=1)
+
+
+def test_values_are_scored_beside_rules_on_the_same_tasks(regressor):
+    design = EpisodeDesign(way=1, shot=4, queries=7)
+    world = Sinusoid(noise=0.2)
+    found = evaluation.evaluate(regressor, world, design=design, episodes=20, seed=3)
+    assert json.loads(json.dumps(found)) == found
+    assert found["metric"] == "mean_squared_error"
+    assert found["inductive"] is True
+    tasks = Episodes(world, "test", design, length=20, seed=3)
+    rules = {
+        "mean_of_support": lambda episode: episode.support.y.mean(1, keepdim=True),
+        "ridge_raw_inputs": ridge_of_support,
+        "exact": world.exact,
+    }
+    assert set(found["baselines"]) == set(rules)
+    for name, rule in rules.items():
+        errors = [(rule(tasks[i]) - tasks[i].query.y).square().mean() for i in range(20)]
+        mean, ci95 = evaluation.interval(torch.stack(errors))
+        assert found["baselines"][name] == pytest.approx({"mean": mean, "ci95": ci95}, rel=1e-4)
+    own = evaluation.score_tasks(regressor, (tasks[i] for i in range(20)))
+    assert found["mean"] == pytest.approx(float(own.mean()), rel=1e-5)
+    before = evaluation.score_tasks(regressor, (tasks[i] for i in range(20)), adapted=False)
+    assert found["before_adaptation"]["mean"] == pytest.approx(float(before.mean()), rel=1e-5)
+
+
+def test_values_are_paired_and_can_do_without_rules(regressor):
+    design = EpisodeDesign(way=1, shot=4, queries=7)
+    options = {"design": design, "episodes": 5, "baselines": False}
+    found = evaluation.evaluate(regressor, Sinusoid(), against=regressor, **options)
+    assert found["baselines"] == {}
+    assert found["paired"] == {"against": "", "difference": 0.0, "ci95": 0.0}
+
+
+def test_any_number_of_points_can_be_scored_in_a_world(regressor):
+    contest = evaluation.contest_of(regressor, Sinusoid())
+    found = evaluation.scores_by_shot(contest, EpisodeDesign(1, 3, 30), episodes=6)
+    assert list(found) == [1, 2, 5, 10]
+    assert found[1]["exact"]["mean"] > 0.01
+    assert found[2]["exact"]["mean"] < 1e-6
 
 
 def test_hidden_support_tells_nothing(learner):

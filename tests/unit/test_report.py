@@ -12,12 +12,15 @@ import torch
 from quickstudy.artifact import Artifact
 from quickstudy.config import RunConfig
 from quickstudy.data.design import EpisodeDesign
+from quickstudy.data.draw import Episodes
 from quickstudy.data.source import Pool, PoolSource
+from quickstudy.data.synthetic import Linear, Sinusoid
 from quickstudy.data.text import TextSource
 from quickstudy.evaluation import calibrate, evaluate
+from quickstudy.learners.gradient import MAML
 from quickstudy.learners.metric import ProtoNet
-from quickstudy.nn.encoders import Encoder, ImageEncoder
-from quickstudy.report import curves, drawn, figures, page, words, write_report
+from quickstudy.nn.encoders import Encoder, ImageEncoder, VectorEncoder
+from quickstudy.report import curves, drawn, figures, functions, page, words, write_report
 
 EVIL = "<script>alert('x')</script>&\""
 DESIGN = EpisodeDesign(way=3, shot=1, queries=2)
@@ -214,6 +217,64 @@ def test_texts_are_shown_in_a_table(tmp_path):
     assert "&lt;b&gt;" in table
     assert "<b>" not in table
     assert "confusion" in page.confusions(found, "text")
+
+
+@pytest.mark.parametrize("world", [Sinusoid(), Linear(dims=2)])
+def test_a_function_is_drawn_as_it_was_answered(world):
+    torch.manual_seed(0)
+    learner = MAML(VectorEncoder(world.inputs, width=8), adapt="head", rate=0.02, values=1)
+    design = EpisodeDesign(way=1, shot=(2, 4), queries=3)
+    found = functions.draw_function(learner, world, design, seed=5)
+    assert len(found.support[0]) == 4
+    assert len(found.truth) == functions.QUERIES
+    assert (found.queries[1:, 0] >= found.queries[:-1, 0]).all()
+    assert not torch.equal(found.before, found.after)
+    if isinstance(world, Sinusoid):
+        # The task is the first one of the seed, whatever is asked of it.
+        episode = Episodes(world, "test", EpisodeDesign(1, 4, 3), seed=5)[0]
+        same_wave = linear_regression(found.queries, found.truth, episode.query.x[0])
+        torch.testing.assert_close(same_wave, episode.query.y[0, :, 0], rtol=0, atol=1e-4)
+    shown = functions.drawn_function(found, seed=5)
+    Outline(shown)
+    assert "first task of seed 5" in shown
+    assert "200 questions after 4 examples" in shown
+    assert f"{found.error(found.after):.3g}" in shown
+    assert f"{found.error(found.before):.3g}" in shown
+    assert ("the dashed line is the truth" in shown) == (world.inputs == 1)
+
+
+def linear_regression(x, y, places):
+    """The sine wave through points, elsewhere."""
+
+    def waves(x):
+        return torch.cat([x.sin(), x.cos()], -1).double()
+
+    weights = torch.linalg.lstsq(waves(x), y.double()[:, None]).solution
+    return (waves(places) @ weights)[:, 0].float()
+
+
+def test_errors_by_shot_stand_on_a_logarithmic_scale():
+    rows = {
+        shot: {
+            "learner": {"mean": 1 / shot, "ci95": 0.1},
+            "exact": {"mean": 1e-14, "ci95": 0.0},
+        }
+        for shot in (1, 10)
+    }
+    shown = page.shots(rows, 7, "mean_squared_error")
+    assert "Mean squared error on 7 tasks" in shown
+    assert "exact answer" in shown
+    assert "%" not in figures.shot_chart(rows, ["learner", "exact"], "mean_squared_error")
+    assert "%" in figures.shot_chart(rows, ["learner", "exact"])
+
+
+def test_the_exact_answer_is_no_simple_method():
+    scores = {"metric": "mean_squared_error", "mean": 0.2, "ci95": 0.1, "episodes": 9, "shot": 5}
+    scores |= {"way": 1, "split": "test"}
+    rows = {"exact": {"mean": 0.0}, "ridge_raw_inputs": {"mean": 3.0}}
+    text = words.headline({**scores, "baselines": rows})
+    assert "ridge regression on raw inputs) gives 3" in text
+    assert "class" not in text
 
 
 def test_numbers_are_shown_briefly():
