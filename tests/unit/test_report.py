@@ -175,6 +175,17 @@ def test_best_validation_is_ringed(run):
     assert ringed[0] != ringed[1]
 
 
+def test_errors_are_ringed_where_they_are_lowest():
+    metric = "validation_mean_squared_error"
+    falling = {metric: curves.Curve(metric, [1, 2, 3], [0.9, 0.2, 0.5])}
+    shown = page.learning(falling, "mean_squared_error")
+    assert "Validation mean squared error" in shown
+    chart = figures.curve_chart(
+        falling[metric], label="Validation mean squared error", percent=False, marked="lowest"
+    )
+    assert chart in shown
+
+
 def test_charts_take_their_colours_from_the_page():
     chart = figures.calibration_chart(calibrate(torch.rand(50), torch.rand(50) > 0.5))
     assert "var(--accent)" in chart

@@ -56,9 +56,10 @@ def score_cards(evaluations: Sequence[Mapping[str, Any]]) -> str:
     cards = "".join(_score_card(scores) for scores in evaluations)
     note = (
         "Every method answers the same tasks. ± and the dark brackets are 95 % intervals over tasks: how well the mean "
-        "over such tasks is known for these weights, not how another training run would do. The dashed line is "
-        "guessing."
+        "over such tasks is known for these weights, not how another training run would do."
     )
+    if any(words.chance(scores) is not None for scores in evaluations):
+        note += " The dashed line is guessing."
     return section("How well it learns new tasks", note, f'<div class="cards scores">{cards}</div>')
 
 
