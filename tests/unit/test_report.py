@@ -272,7 +272,7 @@ def test_errors_by_shot_stand_on_a_logarithmic_scale():
         }
         for shot in (1, 10)
     }
-    shown = page.shots(rows, 7, "mean_squared_error")
+    shown = page.errors_by_shot(rows, 7, "mean_squared_error")
     assert "Mean squared error on 7 tasks" in shown
     assert "exact answer" in shown
     assert "%" not in figures.shot_chart(rows, ["learner", "exact"], "mean_squared_error")

@@ -121,9 +121,13 @@ def _at_work(
         function = draw_function(
             artifact.learner, source, design, split=split, seed=seed, device=device
         )
+        shots = page.errors_by_shot(by_shot, episodes, artifact.learner.likelihood.metric)
         return [
-            page.shots(by_shot, episodes, artifact.learner.likelihood.metric),
-            drawn_function(function, seed),
+            page.section(
+                "More examples, and one task",
+                "What a few more examples are worth, and what the model makes of one task.",
+                f'<div class="cards">{shots}{drawn_function(function, seed)}</div>',
+            )
         ]
     assert isinstance(source, PoolSource)
     found = calibration(contest, design, episodes=episodes)

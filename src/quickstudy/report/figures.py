@@ -211,10 +211,11 @@ def function_chart(drawn: DrawnFunction) -> str:
     """A function of one number: the truth, the support, and what was answered before and after adaptation."""
     x = drawn.queries[:, 0].tolist()
     with _chart("a function and its answers") as (axes, result):
-        truth = {"color": COLOURS["faint"], "linewidth": 1.2, "linestyle": (0, (3, 3))}
-        axes.plot(x, drawn.truth.tolist(), **truth)
         axes.plot(x, drawn.before.tolist(), color=COLOURS["series-2"], linewidth=1.4)
-        axes.plot(x, drawn.after.tolist(), color=COLOURS["accent"])
+        axes.plot(x, drawn.after.tolist(), color=COLOURS["accent"], linewidth=2.6)
+        # Above the others: where the model is right it would not be seen.
+        truth = {"color": COLOURS["ink"], "linewidth": 1, "linestyle": (0, (3, 3))}
+        axes.plot(x, drawn.truth.tolist(), **truth)
         known, values = drawn.support
         axes.scatter(known[:, 0].tolist(), values.tolist(), s=26, color=COLOURS["ink"], zorder=3)
         axes.set_xlabel("input")

@@ -14,7 +14,6 @@ from quickstudy.evaluation import answer_batch, answering
 from quickstudy.learners.base import Learner
 from quickstudy.likelihood import predicted_values
 from quickstudy.report import figures, words
-from quickstudy.report.page import section
 
 QUERIES = 200
 """Queries of the drawn task: enough for a smooth line."""
@@ -71,25 +70,24 @@ def draw_function(
 
 
 def drawn_function(drawn: DrawnFunction, seed: int) -> str:
-    """The section that shows one task: a curve over one input, else answers against the truth."""
+    """A card with one task: a curve over one input, else answers against the truth."""
     curve = drawn.queries.shape[1] == 1
     chart = figures.function_chart(drawn) if curve else figures.agreement_chart(drawn)
     known = f"{len(drawn.truth)} questions after {words.plural(len(drawn.support[1]), 'example', 'examples')}"
+    which = f"The first task of seed {seed}; it was not chosen. Beside the names, mean squared errors over {known}."
     what = (
         "The dots are what the model was given to learn from, the dashed line is the truth."
         if curve
         else "Each dot is a question: the true value to the right, the answer upwards; on the dashed line both agree."
     )
     legend = "".join(
-        f'<li style="--swatch:var(--{colour})">{words.method(name)}, {drawn.error(answers):.3g}</li>'
+        f'<li style="--swatch:var(--{colour})">{words.method(name)}: {drawn.error(answers):.3g}</li>'
         for name, colour, answers in (
             ("learner", "accent", drawn.after),
             ("before_adaptation", "series-2", drawn.before),
         )
     )
-    return section(
-        "One task, as it was answered",
-        f"The first task of seed {seed}; it was not chosen. The numbers are mean squared errors over {known}.",
-        f'<div class="cards"><figure class="card"><figcaption>{what}</figcaption>{chart}'
-        f'<ul class="legend">{legend}</ul></figure></div>',
+    return (
+        f'<figure class="card"><h3>One task, as it was answered</h3><figcaption>{which} {what}</figcaption>{chart}'
+        f'<ul class="legend">{legend}</ul></figure>'
     )

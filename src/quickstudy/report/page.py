@@ -112,17 +112,13 @@ def _bar(
     )
 
 
-def shots(by_shot: ByShot, tasks: int, metric: str) -> str:
-    """The chart of errors over shots against baselines."""
+def errors_by_shot(by_shot: ByShot, tasks: int, metric: str) -> str:
+    """A card with the chart of errors over shots against baselines."""
     caption = (
         f"{escape(metric.replace('_', ' ').capitalize())} on {tasks} tasks for each number of examples, on a "
         "logarithmic scale; bars are 95 % intervals over tasks."
     )
-    return section(
-        "More examples",
-        "What a few more examples are worth.",
-        f'<div class="cards">{_shots_card(by_shot, caption, metric)}</div>',
-    )
+    return _shots_card(by_shot, caption, metric)
 
 
 def _shots_card(by_shot: ByShot, caption: str, metric: str) -> str:

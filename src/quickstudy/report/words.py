@@ -20,6 +20,10 @@ METHODS = {
 """Ways of answering, in plain words."""
 
 
+ROUNDING = 1e-9
+"""Errors below this are those of arithmetic; whoever makes them is right."""
+
+
 def method(name: str) -> str:
     """A way of answering, in plain words, escaped."""
     return escape(METHODS.get(name, name.replace("_", " ")))
@@ -37,10 +41,10 @@ def share(value: float) -> str:
 def number(value: float, metric: str) -> str:
     """A score in the manner of its metric.
 
-    >>> number(0.9, "accuracy"), number(0.9, "mean_squared_error")
-    ('90.0 %', '0.9')
+    >>> number(0.9, "accuracy"), number(0.9, "mean_squared_error"), number(2e-14, "mean_squared_error")
+    ('90.0 %', '0.9', '0.0')
     """
-    return f"{100 * value:.1f} %" if metric == "accuracy" else f"{value:.4g}"
+    return f"{100 * value:.1f} %" if metric == "accuracy" else _brief(value, 3)
 
 
 def half_width(value: float, metric: str) -> str:
@@ -49,7 +53,12 @@ def half_width(value: float, metric: str) -> str:
     >>> half_width(0.00312, "accuracy"), half_width(0.0312, "mean_squared_error")
     ('± 0.3', '± 0.031')
     """
-    return f"± {100 * value:.1f}" if metric == "accuracy" else f"± {value:.2g}"
+    return f"± {100 * value:.1f}" if metric == "accuracy" else f"± {_brief(value, 2)}"
+
+
+def _brief(value: float, digits: int) -> str:
+    """A number of so many digits; what is left by rounding alone is nought."""
+    return "0.0" if abs(value) < ROUNDING else f"{value:.{digits}g}"
 
 
 def some(value: int | Sequence[int]) -> str:
