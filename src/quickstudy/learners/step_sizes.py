@@ -76,17 +76,21 @@ class StepSizes(nn.Module):
         """Weights after a step; affine in the slopes."""
         moved = dict(weights)
         for name, within in self._names.items():
-            moved[name] = weights[name] - self._move(within, slopes[name], shared, step)
+            moved[name] = self._moved(within, weights[name], slopes[name], shared, step)
         return moved
 
-    def _move(self, within: str, slope: Tensor, shared: Weights, step: int) -> Tensor:
+    def _moved(
+        self, within: str, weight: Tensor, slope: Tensor, shared: Weights, step: int
+    ) -> Tensor:
         if self.kind == "fixed":
-            return self.rate * slope
+            return torch.sub(weight, slope, alpha=self.rate)
         rate = shared.get(within + "rate")
         if rate is None:
             left, right = shared[within + "left"], shared[within + "right"]
             turned = slope.flatten(1) @ right
             # A head of classes has one row for all, so there is nothing to mix on its left but the rate.
             turned = left * turned if left.numel() == 1 else left @ turned
-            return turned.reshape(slope.shape)
-        return (rate[min(step, self.steps - 1)] if self.kind == "step" else rate) * slope
+            return weight - turned.reshape(slope.shape)
+        if self.kind == "step":
+            rate = rate[min(step, self.steps - 1)]
+        return torch.addcmul(weight, rate, slope, value=-1)
