@@ -41,3 +41,49 @@ def test_learners_learn_letters(learner: str, tmp_path: Path) -> None:
     )
     assert scores["mean"] > 0.60
     assert scores["before_adaptation"]["mean"] == pytest.approx(0.2, abs=0.02)
+
+
+def test_gradient_steps_learn_letters(tmp_path: Path) -> None:
+    """Through second derivatives, with all that MAML++ anneals; about five minutes of one core."""
+    settings = [
+        "learner.head=prototypes",
+        "learner.steps=3",
+        "learner.rates=step",
+        "learner.multi_step=0.3",
+    ]
+    settings += [
+        "learner.first_order=0.3",
+        "encoder.width=64",
+        "training.steps=120",
+        "training.rate=0.003",
+    ]
+    settings += [
+        "episode.way=5",
+        "episode.queries=3",
+        "episode.tasks=8",
+        "validation.way=5",
+        "validation.queries=5",
+    ]
+    config = with_overrides(RunConfig(learner={"name": "maml"}), settings)
+    artifact = train(config, tmp_path, progress=False)
+    design = EpisodeDesign(5, 1, 5)
+    scores = evaluate(
+        artifact.learner, build_source("glyphs"), design=design, episodes=100, baselines=False
+    )
+    assert scores["mean"] > 0.70
+    assert scores["before_adaptation"]["mean"] == pytest.approx(0.2, abs=0.02)
+
+
+def test_sine_waves_are_learned_from_five_points(tmp_path: Path) -> None:
+    """Two minutes of training; a wave is known from two points, and a constant is off by 5."""
+    learner = {"name": "maml", "adapt": "head", "rates": "curvature", "rate": 0.02, "steps": 30}
+    settings = ["episode.shot=5", "episode.queries=50", "episode.tasks=16", "training.steps=1500"]
+    settings += ["validation.shot=5", "validation.queries=100", "validation.episodes=500"]
+    config = RunConfig(data="sinusoid", learner=learner, encoder="vector")
+    artifact = train(with_overrides(config, settings), tmp_path, progress=False)
+    source = build_source("sinusoid")
+    scores = evaluate(artifact.learner, source, design=EpisodeDesign(1, 5, 100), episodes=600)
+    assert scores["mean"] < 0.05
+    assert scores["before_adaptation"]["mean"] > 2.5
+    assert scores["baselines"]["mean_of_support"]["mean"] > 4
+    assert scores["baselines"]["exact"]["mean"] < 1e-9
