@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 from quickstudy.episode import leaves, tree_map
-from quickstudy.functional.kernels import exact_derivatives, inside_transform
-from quickstudy.functional.loops import InnerLoop, Weights, one_step, roll
+from quickstudy.functional.kernels import inside_transform
+from quickstudy.functional.loops import InnerLoop, Weights, one_step, roll, with_exact_attention
 from quickstudy.functional.norms import SeparateScales
 from quickstudy.functional.sweep import Plan, Sweep
 
@@ -55,7 +55,7 @@ def descend(
 
     The loss may call any model of torch. Attention runs by the kernel that has second derivatives, and norms whose
     fused kernel is wrong under ``vmap`` are taken apart (:class:`quickstudy.functional.norms.SeparateScales`). The step
-    of ``fd`` fits the digits of the weights: a loss that rounds to fewer inside spoils it.
+    of ``fd`` fits the digits of the weights and of automatic mixed precision: a loss that rounds to fewer spoils it.
 
     Args:
         loop: of one task.
@@ -69,7 +69,8 @@ def descend(
         Fast weights (task, …).
 
     Raises:
-        ValueError: an unknown strategy; data that require a gradient under another strategy than ``unroll``.
+        ValueError: an unknown strategy; ``fd`` with compiled steps; data that require a gradient under another
+            strategy than ``unroll``.
         RuntimeError: the loss branches on the values of a tensor, and several tasks go side by side.
 
     >>> def update(w, g, shared, k):
@@ -84,13 +85,17 @@ def descend(
         raise ValueError(
             f"The strategy must be one of {', '.join(STRATEGIES)}; found {strategy!r}."
         )
+    if loop.compiled is not None and strategy == "fd":
+        raise ValueError(
+            "The strategy 'fd' takes steps that are not compiled; choose another one, or give it the plain loop."
+        )
     side_by_side = tasks_at_once > 1 or inside_transform()
     if side_by_side or strategy not in ("first", "fd"):
         loop = with_exact_attention(loop)
     if not torch.is_grad_enabled() or strategy in ("unroll", "first"):
         first = strategy == "first"
         with SeparateScales() if side_by_side else nullcontext(), _branches_explained():
-            return roll(loop, weights, shared, data, range(loop.steps), tasks_at_once, first=first)
+            return roll(loop, weights, shared, data, loop.numbers, tasks_at_once, first=first)
     if any(leaf.requires_grad for leaf in leaves(data)):
         raise ValueError(
             f"The strategy {strategy!r} passes no gradient to the data of a task; detach them, or choose the strategy "
@@ -100,19 +105,6 @@ def descend(
     with _branches_explained():
         found = Sweep.apply(plan, *weights.values(), *shared.values())
     return dict(zip(weights, found, strict=True))
-
-
-def with_exact_attention(loop: InnerLoop) -> InnerLoop:
-    """The same loop, its loss by kernels that have a second derivative and a rule for ``vmap``.
-
-    A sweep calls the loss again in the backward pass, outside of any context around :func:`descend`.
-    """
-
-    def loss(weights: Weights, shared: Weights, data: Any) -> Tensor:
-        with exact_derivatives():
-            return loop.loss(weights, shared, data)
-
-    return loop._replace(loss=loss)
 
 
 @contextmanager
@@ -143,7 +135,7 @@ def graph_bytes(loop: InnerLoop, weights: Weights, shared: Weights, data: Any) -
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        end = one_step(with_exact_attention(loop), own, shared, first, 0)
+        end = one_step(with_exact_attention(loop), own, shared, first, loop.begin)
     del end
     return sum(kept.values())
 

@@ -19,7 +19,14 @@ from torch.autograd.function import once_differentiable
 
 from quickstudy.episode import leaves
 from quickstudy.functional.kernels import full_precision
-from quickstudy.functional.loops import InnerLoop, Weights, pulled_back, roll, slopes_of
+from quickstudy.functional.loops import (
+    InnerLoop,
+    Weights,
+    pulled_back,
+    roll,
+    slopes_of,
+    with_exact_attention,
+)
 
 
 def conjugate_gradient(product: Callable[[Tensor], Tensor], right: Tensor, *, steps: int) -> Tensor:
@@ -101,6 +108,7 @@ def settle(
 
     The steps of the loop find the place, without a graph; the derivative is that of the place where the loop would come
     to rest. Both are the same as far as the steps converge, for which a rate η must be below ``2 / (‖H‖ + λ)``.
+    Attention runs by the kernel that has second derivatives.
 
     Rajeswaran et al. 2019, Meta-Learning with Implicit Gradients.
 
@@ -135,7 +143,7 @@ def settle(
             "them, or descend with the strategy unroll."
         )
     names = tuple(weights), tuple(shared)
-    plan = Rest(loop, *names, data, penalty, solver_steps, tasks_at_once)
+    plan = Rest(with_exact_attention(loop), *names, data, penalty, solver_steps, tasks_at_once)
     found = _Implicit.apply(plan, *weights.values(), *shared.values())
     return dict(zip(weights, found, strict=True))
 
@@ -151,7 +159,7 @@ class _Implicit(torch.autograd.Function):
 
         loop = tied(plan.loop, plan.penalty)
         data = (plan.data, start)
-        end = roll(loop, start, shared, data, range(loop.steps), plan.tasks_at_once)
+        end = roll(loop, start, shared, data, loop.numbers, plan.tasks_at_once)
         ctx.plan = plan
         ctx.save_for_backward(*shared.values(), *end.values())
         return tuple(end.values())

@@ -15,13 +15,16 @@ LARGEST_KEPT_BLOCK = 1 << 30
 
 
 def inside_transform() -> bool:
-    """Whether the caller runs inside ``torch.func.vmap``, ``grad`` or another function transform.
+    """Whether the caller runs inside ``torch.func.vmap``, ``grad`` or another function transform, or is compiled.
 
-    A few fast kernels and memory layouts are wrong or missing there, and right everywhere else.
+    A few fast kernels and memory layouts are wrong or missing there, and right everywhere else. A compiler fuses what
+    is taken apart.
 
     >>> inside_transform(), bool(torch.func.vmap(lambda x: x + inside_transform())(torch.zeros(1)))
     (False, True)
     """
+    if torch.compiler.is_compiling():
+        return True
     level: int | None = torch._C._functorch.maybe_current_level()
     return level is not None
 

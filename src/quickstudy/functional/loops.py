@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from quickstudy.episode import leaves, take_tasks, tree_map
-from quickstudy.functional.kernels import inside_transform
+from quickstudy.functional.kernels import exact_derivatives, inside_transform
 
 Weights = dict[str, Tensor]
 """Fast weights: name to tensor."""
 
 Result = TypeVar("Result")
+
+
+class CompiledSteps(Protocol):
+    """Some steps of every task by compiled kernels; the arguments are those of :func:`roll`."""
+
+    def __call__(
+        self,
+        weights: Weights,
+        shared: Weights,
+        data: Any,
+        steps: range,
+        tasks_at_once: int,
+        *,
+        first: bool = False,
+    ) -> Weights: ...
 
 
 class InnerLoop(NamedTuple):
@@ -27,12 +42,35 @@ class InnerLoop(NamedTuple):
 
     loss: Callable[[Weights, Weights, Any], Tensor]
     """Fast weights, shared weights, and the data of a task (a tree without a task axis), to a scalar."""
-    update: Callable[[Weights, Weights, Weights, int], Weights]
+    update: Callable[[Weights, Weights, Weights, Any], Weights]
     """Fast weights, their slopes, shared weights and the number of the step, to new fast weights; affine in the slopes.
 
-    Descent rather than an adaptive rule such as Adam: a square root has no derivative where a gradient is zero, and the
-    key bias of attention always has a gradient of zero."""
+    The number is an int64 tensor of no axis where steps are compiled, so that one kernel serves them all. Descent rather
+    than an adaptive rule such as Adam: a square root has no derivative where a gradient is zero, and the key bias of
+    attention always has a gradient of zero."""
     steps: int
+    begin: int = 0
+    """Number of the first step; steps are counted on from there."""
+    compiled: CompiledSteps | None = None
+    """The same steps as :func:`quickstudy.functional.compiled` makes them."""
+
+    @property
+    def numbers(self) -> range:
+        """The steps by their numbers."""
+        return range(self.begin, self.begin + self.steps)
+
+
+def with_exact_attention(loop: InnerLoop) -> InnerLoop:
+    """The same loop, its loss by kernels that have a second derivative and a rule for ``vmap``.
+
+    A sweep calls the loss again in the backward pass, outside of any context around the call that began it.
+    """
+
+    def loss(weights: Weights, shared: Weights, data: Any) -> Tensor:
+        with exact_derivatives():
+            return loop.loss(weights, shared, data)
+
+    return loop._replace(loss=loss)
 
 
 def slopes_of(loss: Callable[[Weights], Tensor], weights: Weights) -> Weights:
@@ -77,19 +115,27 @@ def over_tasks(
 
 
 def pulled_back(
-    one: Callable[..., tuple[Weights, Weights]], *trees: Any, tasks_at_once: int
+    one: Callable[..., tuple[Weights, Weights]],
+    *trees: Any,
+    tasks_at_once: int,
+    pieces: Callable[..., tuple[Weights, Weights]] | None = None,
 ) -> tuple[Weights, Weights]:
     """Slopes that ``one`` finds for each task: of its own weights, (task, …), and of what is shared, summed over tasks.
 
-    The shared ones are as large as the weights for every task, so they are summed a piece at a time.
+    The shared ones are as large as the weights for every task, so they are summed a piece at a time; ``pieces`` finds
+    and sums them for several tasks in one call, where it is given.
     """
+
+    def summed(*parts: Any) -> tuple[Weights, Weights]:
+        own, shared = over_tasks(one, *parts, tasks_at_once=tasks_at_once)
+        return own, {name: value.sum(0) for name, value in shared.items()}
+
     found: list[Weights] = []
     total: Weights = {}
     for start in range(0, len(leaves(trees)[0]), tasks_at_once):
         parts = take_tasks(trees, slice(start, start + tasks_at_once))
-        own, shared = over_tasks(one, *parts, tasks_at_once=tasks_at_once)
+        own, sums = (pieces or summed)(*parts)
         found.append(own)
-        sums = {name: value.sum(0) for name, value in shared.items()}
         total = {name: total[name] + value for name, value in sums.items()} if total else sums
     return tree_map(lambda *each: torch.cat(each), *found), total
 
@@ -105,6 +151,8 @@ def roll(
     first: bool = False,
 ) -> Weights:
     """Some steps of every task, with a graph where gradients are switched on."""
+    if loop.compiled is not None and torch.is_grad_enabled() and not inside_transform():
+        return loop.compiled(weights, shared, data, steps, tasks_at_once, first=first)
 
     def one(weights: Weights, data: Any) -> Weights:
         for k in steps:
@@ -115,8 +163,15 @@ def roll(
 
 
 def one_step(
-    loop: InnerLoop, weights: Weights, shared: Weights, data: Any, k: int, *, first: bool = False
+    loop: InnerLoop,
+    weights: Weights,
+    shared: Weights,
+    data: Any,
+    k: int | Tensor,
+    *,
+    first: bool = False,
 ) -> Weights:
+    """One step of one task; with ``first`` its slopes count as constants."""
     with torch.no_grad() if first else nullcontext():
         slopes = slopes_of(lambda own: loop.loss(own, shared, data), weights)
     return loop.update(weights, slopes, shared, k)

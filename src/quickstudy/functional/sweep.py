@@ -27,9 +27,11 @@ class Plan(NamedTuple):
     tasks_at_once: int
 
     @property
-    def stride(self) -> int:
-        """Steps between two sets of weights that are kept."""
-        return math.isqrt(max(1, self.loop.steps)) if self.strategy == "sqrt" else 1
+    def pieces(self) -> list[range]:
+        """The steps; the weights at the begin of each piece are kept."""
+        numbers = self.loop.numbers
+        stride = math.isqrt(max(1, len(numbers))) if self.strategy == "sqrt" else 1
+        return [numbers[start : start + stride] for start in range(0, len(numbers), stride)]
 
 
 class Sweep(torch.autograd.Function):
@@ -42,10 +44,9 @@ class Sweep(torch.autograd.Function):
         shared = dict(zip(plan.shared, tensors[split:], strict=True))
         ctx.plan, ctx.autocast = plan, _autocast(tensors[0].device.type)
         kept: list[Tensor] = []
-        for start in range(0, plan.loop.steps, plan.stride):
+        for steps in plan.pieces:
             kept += weights.values()
-            steps = range(start, min(start + plan.stride, plan.loop.steps))
-            weights = roll(plan.loop, weights, shared, plan.data, steps, plan.tasks_at_once)
+            weights = _onward(plan, weights, shared, steps)
         ctx.save_for_backward(*shared.values(), *kept)
         return tuple(weights.values())
 
@@ -58,27 +59,37 @@ class Sweep(torch.autograd.Function):
         total = {name: torch.zeros_like(value) for name, value in common.items()}
         pull = _pull_by_differences if plan.strategy == "fd" else _pull
         with ctx.autocast():
-            for start in reversed(range(0, plan.loop.steps, plan.stride)):
+            for steps in reversed(plan.pieces):
                 kept, own = _split(kept, len(kept) - len(plan.weights))
                 path = [dict(zip(plan.weights, own, strict=True))]
-                last = min(start + plan.stride, plan.loop.steps) - 1
-                for k in range(start, last):
-                    path.append(
-                        roll(
-                            plan.loop,
-                            path[-1],
-                            common,
-                            plan.data,
-                            range(k, k + 1),
-                            plan.tasks_at_once,
-                        )
-                    )
-                for k in range(last, start - 1, -1):
+                for k in steps[:-1]:
+                    path.append(_onward(plan, path[-1], common, range(k, k + 1)))
+                for k in reversed(steps):
                     at = path.pop()
                     one = partial(pull, plan.loop, k, common)
-                    v, parts = pulled_back(one, at, plan.data, v, tasks_at_once=plan.tasks_at_once)
+                    pieces = (
+                        partial(_pull_compiled, plan, k, common) if plan.loop.compiled else None
+                    )
+                    v, parts = pulled_back(
+                        one, at, plan.data, v, tasks_at_once=plan.tasks_at_once, pieces=pieces
+                    )
                     total = {name: value + parts[name] for name, value in total.items()}
         return None, *v.values(), *total.values()
+
+
+def _onward(plan: Plan, weights: Weights, shared: Weights, steps: range) -> Weights:
+    """Some steps of every task, without a graph."""
+    if plan.loop.compiled is None:
+        return roll(plan.loop, weights, shared, plan.data, steps, plan.tasks_at_once)
+    shared = {name: value.detach().requires_grad_() for name, value in shared.items()}
+    for k in steps:
+        # Kernels are compiled for steps that are differentiated; others would have to be compiled as well.
+        weights = {name: value.detach().requires_grad_() for name, value in weights.items()}
+        with torch.enable_grad():
+            weights = roll(
+                plan.loop, weights, shared, plan.data, range(k, k + 1), plan.tasks_at_once
+            )
+    return {name: value.detach() for name, value in weights.items()}
 
 
 def _split(tensors: Any, at: int) -> tuple[Any, Any]:
@@ -102,6 +113,17 @@ def _pull(
     )
 
 
+def _pull_compiled(
+    plan: Plan, k: int, shared: Weights, weights: Weights, data: Any, v: Weights
+) -> tuple[Weights, Weights]:
+    """The same of some tasks, (task, …), by compiled kernels; the slopes in what is shared are summed over them."""
+
+    def step(own: Weights, common: Weights) -> Weights:
+        return roll(plan.loop, own, common, data, range(k, k + 1), plan.tasks_at_once)
+
+    return _slopes_along(step, v, weights, shared)
+
+
 def _pull_by_differences(
     loop: InnerLoop, k: int, shared: Weights, weights: Weights, data: Any, v: Weights
 ) -> tuple[Weights, Weights]:
@@ -112,8 +134,10 @@ def _pull_by_differences(
     none = {name: torch.zeros_like(value) for name, value in weights.items()}
     way, _ = _slopes_along(lambda slopes, _: loop.update(weights, slopes, shared, k), v, none, {})
     length = _product(way, way).sqrt()
-    kind = length.dtype
-    epsilon = 2 * torch.finfo(kind).eps ** (1 / 3) / length.clamp(min=torch.finfo(kind).tiny ** 0.5)
+    kind, device = length.dtype, length.device.type
+    rounded = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else kind
+    epsilon = 2 * max(torch.finfo(each).eps for each in (kind, rounded)) ** (1 / 3)
+    epsilon = epsilon / length.clamp(min=torch.finfo(kind).tiny ** 0.5)
     ahead, behind = (
         _both_slopes(
             lambda own, common: loop.loss(own, common, data),
