@@ -241,6 +241,25 @@ def test_worlds_are_listed(capsys: Capture) -> None:
     assert sources["linear"].startswith("Linear functions")
 
 
+def test_the_figures_of_the_document_are_those_of_the_benchmark() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    file = DOCUMENT.parents[2] / "benchmarks/results/sinusoid.json"
+    found = json.loads(file.read_text(encoding="utf-8"))["learners"]
+    shots = ("5-shot", "10-shot")
+    for name, row in (("head", "the head, learned"), ("all", "all weights, a learned rate")):
+        runs = [run["scores"] for run in found[name]["runs"]]
+        means = [sum(run[shot]["test"]["mean"] for run in runs) / len(runs) for shot in shots]
+        (line,) = (line for line in text.splitlines() if line.startswith(f"| {row}"))
+        assert " | ".join(f"{float(f'{mean:.2g}'):f}".rstrip("0") for mean in means) in line
+        chosen = {
+            shot: {run[shot]["steps_chosen_on_validation_tasks"] for run in runs} for shot in shots
+        }
+        assert chosen == {
+            shot: {int(n)}
+            for shot, n in zip(shots, re.findall(r": (\d+) and (\d+)", line)[0], strict=True)
+        }
+
+
 def test_what_the_document_types(here: Path, capsys: Capture) -> None:
     """Every command of the how-to, in its order; trainings and evaluations are cut short."""
     text = DOCUMENT.read_text(encoding="utf-8")
