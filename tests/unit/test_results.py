@@ -73,3 +73,21 @@ def test_sinusoids_side_by_side_are_faster_than_any_loop() -> None:
     for point in figures("sinusoid_speed")["points"].values():
         assert max(point["relative_error_in_float32"].values()) < 1e-5
         assert point["speed_against_the_fastest_loop"]["unroll, side by side"] > 7
+
+
+def test_adapters_on_a_pretrained_model_take_a_fraction_of_an_unrolled_graph() -> None:
+    found = figures("lora_memory")
+    assert max(found["relative_error_in_float32"].values()) < 1e-5
+    share, time = found["share_of_naive_memory"], found["times_naive_seconds"]
+    assert share["sweep, queries in pieces"] < 1 / 4
+    assert time["sweep, queries in pieces"] < 1.5
+
+
+def test_omniglot_is_scored_with_the_inner_steps_of_the_paper() -> None:
+    for shape, run in figures("omniglot_maml")["runs"].items():
+        learner, test = run["config"]["learner"], run["test"]
+        expected = {"5-way 1-shot": (0.4, 1), "20-way 1-shot": (0.1, 5)}[shape]
+        assert (learner["rate"], learner["steps"]) == expected
+        assert learner.get("strategy", "auto") != "first"
+        assert test["split"] == "test"
+        assert test["mean"] - test["ci95"] > test["before_adaptation"]["mean"]
