@@ -1,4 +1,5 @@
-"""Inner steps as compiled kernels: the step is compiled with its derivative inside, and differentiated outside."""
+"""Functions of a task as compiled kernels: an inner step is compiled with its derivative inside, and differentiated
+outside."""
 
 from __future__ import annotations
 
@@ -8,10 +9,10 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from quickstudy.cache import cache_folder
 from quickstudy.episode import leaves, take_tasks, tree_map
@@ -19,7 +20,7 @@ from quickstudy.functional.loops import InnerLoop, Weights, one_step, with_exact
 from quickstudy.functional.norms import SeparateScales
 
 MOST_SHAPES = 64
-"""Different shapes of tasks for which steps are compiled, beyond which compiling raises."""
+"""Different shapes of tasks for which a function is compiled, beyond which compiling raises."""
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,107 @@ def compiled(loop: InnerLoop, *, backend: str = "inductor") -> InnerLoop:
     >>> compiled(loop).compiled is not None
     True
     """
-    return loop._replace(compiled=Compiled(loop, backend))
+    exact = with_exact_attention(loop)
+
+    def step(task: Any, common: Any, *, first: bool) -> Weights:
+        return one_step(exact, task[0], common[0], task[1], common[1], first=first)
+
+    kernels = {
+        first: Compiled(partial(step, first=first), "The inner step", backend=backend)
+        for first in (True, False)
+    }
+
+    def run(
+        weights: Weights,
+        shared: Weights,
+        data: Any,
+        steps: range,
+        tasks_at_once: int,
+        *,
+        first: bool = False,
+    ) -> Weights:
+        def piece(alone: bool, own: Weights, part: Any) -> Weights:
+            for k in steps:
+                own = kernels[first](alone, (own, part), (shared, torch.tensor(k)))
+            return own
+
+        return in_pieces(piece, weights, data, tasks_at_once=tasks_at_once)
+
+    return loop._replace(compiled=run)
+
+
+def in_pieces(piece: Callable[..., Any], *trees: Any, tasks_at_once: int) -> Any:
+    """``piece`` of a few tasks at a time, stacked again; told first whether it is one task without an axis of tasks."""
+    alone = tasks_at_once == 1
+    parts = []
+    for start in range(0, len(leaves(trees)[0]), tasks_at_once):
+        which: Any = start if alone else slice(start, start + tasks_at_once)
+        parts.append(piece(alone, *take_tasks(trees, which)))
+    return tree_map(lambda *each: (torch.stack if alone else torch.cat)(each), *parts)
+
+
+class Compiled:
+    """A function of one task as kernels for one task and for several side by side.
+
+    Args:
+        function: of a task's tensors and of tensors that all tasks share, each a tree, to a tree of a task's tensors.
+        name: what it is, for the log.
+        backend: of ``torch.compile``.
+    """
+
+    def __init__(
+        self, function: Callable[[Any, Any], Any], name: str, *, backend: str = "inductor"
+    ) -> None:
+        keep_kernels()
+        self.name = name
+        self._known: set[Any] = set()
+
+        def together(tasks: Any, common: Any) -> Any:
+            with SeparateScales():
+                of_all = torch.func.vmap(
+                    lambda task: function(task, common), randomness="different"
+                )
+                return of_all(tasks)
+
+        self._plain: dict[bool, Callable[..., Any]] = {True: function, False: together}
+        self._fast: dict[bool, Callable[..., Any]] = {
+            which: torch.compile(each, fullgraph=True, backend=backend)
+            for which, each in self._plain.items()
+        }
+
+    def __call__(self, alone: bool, tasks: Any, common: Any) -> Any:
+        """The function of one task without an axis of tasks, or of several, differentiable once."""
+        # What all tasks share at first has another layout than what follows, and would be compiled for.
+        tasks = tree_map(lambda leaf: leaf.contiguous(), tasks)
+        shapes = tuple((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves((tasks, common)))
+        with _explained(self.name):
+            if (alone, shapes) not in self._known:
+                self._known.add((alone, shapes))
+                self._tell(alone, tasks, common)
+            return self._fast[alone](tasks, common)
+
+    def _tell(self, alone: bool, tasks: Any, common: Any) -> None:
+        """Compile for these shapes, and log what it cost and what it brings."""
+
+        def seconds(function: Callable[..., Any]) -> float:
+            began = time.perf_counter()
+            own = tree_map(
+                lambda leaf: leaf.detach().requires_grad_(leaf.requires_grad), (tasks, common)
+            )
+            ends = [leaf for leaf in leaves(function(*own)) if leaf.requires_grad]
+            wanted = [leaf for leaf in leaves(own) if leaf.requires_grad]
+            if ends:
+                torch.autograd.grad([end.sum() for end in ends], wanted, allow_unused=True)
+            return time.perf_counter() - began
+
+        fast, plain = self._fast[alone], self._plain[alone]
+        spent, slow, quick = seconds(fast), seconds(plain), seconds(fast)
+        saved = slow - quick
+        after = f"it has paid after {spent / saved:,.0f} calls" if saved > 0 else "it does not pay"
+        log.info(
+            "%s was compiled in %.3g s; with its derivative it takes %.3g s instead of %.3g, so %s.",
+            self.name, spent, quick, slow, after,
+        )  # fmt: skip
 
 
 def keep_kernels() -> None:
@@ -62,7 +163,7 @@ def keep_kernels() -> None:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(name: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             # Weights of a later step are no leaves, and the compiler looks at the gradient of each.
@@ -75,96 +176,5 @@ def _explained() -> Iterator[None]:
                 "Compiling needs a C++ compiler, such as g++, and none was found; install one, or leave compiling out."
             ) from error
         raise RuntimeError(
-            f"The inner step cannot be compiled ({reason}). Leave compiling out, or take out of the loss what cannot "
-            "be compiled."
+            f"{name} cannot be compiled ({reason}). Leave compiling out, or take what cannot be compiled out of it."
         ) from error
-
-
-class Compiled:
-    """The compiled steps of one loop, of one task or of several side by side."""
-
-    def __init__(self, loop: InnerLoop, backend: str) -> None:
-        keep_kernels()
-        loop = with_exact_attention(loop)
-        self._known: set[Any] = set()
-
-        def step(weights: Weights, shared: Weights, data: Any, k: Tensor, first: bool) -> Weights:
-            with SeparateScales():
-                return one_step(loop, weights, shared, data, k, first=first)
-
-        def side_by_side(
-            weights: Weights, shared: Weights, data: Any, k: Tensor, first: bool
-        ) -> Weights:
-            def one(weights: Weights, data: Any) -> Weights:
-                return step(weights, shared, data, k, first)
-
-            found: Weights = torch.func.vmap(one)(weights, data)
-            return found
-
-        self._plain = (step, side_by_side)
-        self._fast = tuple(
-            torch.compile(each, fullgraph=True, backend=backend) for each in self._plain
-        )
-
-    def __call__(
-        self,
-        weights: Weights,
-        shared: Weights,
-        data: Any,
-        steps: range,
-        tasks_at_once: int,
-        *,
-        first: bool = False,
-    ) -> Weights:
-        """Some steps of every task; the arguments are those of :func:`quickstudy.functional.loops.roll`."""
-        alone = tasks_at_once == 1
-        ends = []
-        for start in range(0, len(leaves(weights)[0]), tasks_at_once):
-            which: Any = start if alone else slice(start, start + tasks_at_once)
-            own, part = take_tasks((weights, data), which)
-            # What all tasks share at first has another layout than what follows, and would be compiled for.
-            own = {name: value.contiguous() for name, value in own.items()}
-            with _explained():
-                for k in steps:
-                    own = self._step(alone, own, shared, part, torch.tensor(k), first)
-            ends.append(own)
-        return tree_map(lambda *each: (torch.stack if alone else torch.cat)(each), *ends)
-
-    def _step(
-        self, alone: bool, weights: Weights, shared: Weights, data: Any, k: Tensor, first: bool
-    ) -> Weights:
-        shapes = tuple((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves((weights, data)))
-        if (alone, first, shapes) not in self._known:
-            self._known.add((alone, first, shapes))
-            self._tell(alone, weights, shared, data, k, first)
-        return self._fast[0 if alone else 1](weights, shared, data, k, first)
-
-    def _tell(
-        self,
-        alone: bool,
-        weights: Weights,
-        shared: Weights,
-        data: Any,
-        k: Tensor,
-        first: bool,
-    ) -> None:
-        """Compile for these shapes, and log what it cost and what it brings."""
-
-        def seconds(step: Callable[..., Weights]) -> float:
-            began = time.perf_counter()
-            own = {name: value.detach().requires_grad_() for name, value in weights.items()}
-            end = step(own, shared, data, k, first)
-            slopes = [value for value in end.values() if value.requires_grad]
-            torch.autograd.grad(
-                [value.sum() for value in slopes], list(own.values()), allow_unused=True
-            )
-            return time.perf_counter() - began
-
-        plain, fast = (each[0 if alone else 1] for each in (self._plain, self._fast))
-        spent, slow, quick = seconds(fast), seconds(plain), seconds(fast)
-        saved = slow - quick
-        after = f"it has paid after {spent / saved:,.0f} steps" if saved > 0 else "it does not pay"
-        log.info(
-            "The inner step was compiled in %.3g s; it takes %.3g s instead of %.3g, so %s.",
-            spent, quick, slow, after,
-        )  # fmt: skip

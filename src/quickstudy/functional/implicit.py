@@ -79,7 +79,7 @@ def tied(loop: InnerLoop, penalty: float) -> InnerLoop:
         far = torch.stack([(w - start[name]).square().sum() for name, w in weights.items()]).sum()
         return loop.loss(weights, shared, data) + penalty / 2 * far
 
-    return loop._replace(loss=loss)
+    return loop._replace(loss=loss, compiled=None)
 
 
 class Rest(NamedTuple):

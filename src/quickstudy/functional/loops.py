@@ -45,9 +45,9 @@ class InnerLoop(NamedTuple):
     update: Callable[[Weights, Weights, Weights, Any], Weights]
     """Fast weights, their slopes, shared weights and the number of the step, to new fast weights; affine in the slopes.
 
-    The number is an int64 tensor of no axis where steps are compiled, so that one kernel serves them all. Descent rather
-    than an adaptive rule such as Adam: a square root has no derivative where a gradient is zero, and the key bias of
-    attention always has a gradient of zero."""
+    The number is an int64 tensor of no axis where steps are compiled, so that one kernel serves them all. A step is
+    descent rather than an adaptive rule such as Adam: a square root has no derivative where a gradient is zero, and the
+    key bias of attention always has a gradient of zero."""
     steps: int
     begin: int = 0
     """Number of the first step; steps are counted on from there."""

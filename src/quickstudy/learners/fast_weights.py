@@ -13,12 +13,15 @@ from torch import Size, Tensor, nn
 
 from quickstudy.episode import Context, Examples, Inputs, leaves
 from quickstudy.functional import (
+    Compiled,
     InnerLoop,
     Strategy,
     Weights,
     adapted_names,
+    compiled,
     descend,
     exact_derivatives,
+    in_pieces,
     inside_transform,
     over_tasks,
 )
@@ -50,6 +53,7 @@ class FastWeights:
         head: how the head of classes begins.
         tasks_at_once: tasks that adapt side by side; 0 chooses.
         values: numbers that a task predicts; 0: a class.
+        compile: compile inner steps and queries where gradients are wanted.
 
     Raises:
         ValueError: an option is out of range, or ``adapt`` matches no parameter.
@@ -70,6 +74,7 @@ class FastWeights:
         head: Literal["zero", "prototypes"] = "zero",
         tasks_at_once: int = 0,
         values: int = 0,
+        compile: bool = False,
     ) -> None:
         if rate <= 0:
             raise ValueError(f"The rate of the inner steps must be positive; found {rate}.")
@@ -107,6 +112,9 @@ class FastWeights:
             rows = max(1, values)
             shapes |= {"head.weight": Size([rows, encoder.width]), "head.bias": Size([rows])}
         self.sizes = StepSizes(rates, rate, shapes, steps=steps)
+        self._compile = compile
+        self._loop: InnerLoop | None = None
+        self._queries: Compiled | None = None
         # Looking for these two costs as much as a small layer, at every step.
         self._tied = len(named) < len(list(encoder.named_parameters(remove_duplicate=False)))
         self._with_modes = [part for part in encoder.modules() if type(part) not in MODELESS]
@@ -169,12 +177,15 @@ class FastWeights:
     def loop(self, steps: range | None = None) -> InnerLoop:
         """All inner steps, or some of them."""
         steps = range(self.steps) if steps is None else steps
-        sizes, first = self.sizes, steps.start
+        if self._loop is None:
+            self._loop = InnerLoop(self.loss, self.sizes.update, self.steps)
+            if self._compile:
+                self._loop = compiled(self._loop)
+        return self._loop._replace(steps=len(steps), begin=steps.start)
 
-        def update(weights: Weights, slopes: Weights, shared: Weights, step: int) -> Weights:
-            return sizes.update(weights, slopes, shared, first + step)
-
-        return InnerLoop(self.loss, update if first else sizes.update, len(steps))
+    def __getstate__(self) -> dict[str, Any]:
+        """Without loops and kernels, which are those of this encoder and would stay so in a copy."""
+        return {**self.__dict__, "_loop": None, "_queries": None}
 
     def descend(
         self,
@@ -184,21 +195,39 @@ class FastWeights:
         *,
         strategy: Strategy,
         steps: range | None = None,
+        fresh: bool = False,
     ) -> Weights:
         """Where the inner steps of each task end.
 
-        A head that adapts alone sees the encoder once, and is always unrolled, which takes next to nothing.
+        A head that adapts alone sees the encoder once, and is always unrolled, which takes next to nothing. So is the
+        first step of weights that are ``fresh`` from :meth:`initial` with a head of zeros: it passes no gradient to the
+        encoder, which moves from the second step on.
         """
-        loop = self.loop(steps)
-        if self.names:
-            return descend(
-                loop,
-                weights,
-                self.shared(),
-                (support, context.classes),
-                strategy=strategy,
-                tasks_at_once=self.side_by_side(support.x),
-            )
+        steps = range(self.steps) if steps is None else steps
+        at_zero = fresh and self.start is None and not self.prototypes
+        alone = steps if not self.names else steps[: at_zero and steps.start == 0]
+        if alone:
+            weights = self._descend_head(weights, support, context, strategy, alone)
+        if len(alone) == len(steps):
+            return weights
+        return descend(
+            self.loop(steps[len(alone) :]),
+            weights,
+            self.shared(),
+            (support, context.classes),
+            strategy=strategy,
+            tasks_at_once=self.side_by_side(support.x),
+        )
+
+    def _descend_head(
+        self,
+        weights: Weights,
+        support: Examples,
+        context: Context,
+        strategy: Strategy,
+        steps: range,
+    ) -> Weights:
+        """The same for a head that moves while the encoder stays."""
         with self._in_evaluation():
             features = encode(self.encoder, support.x)
 
@@ -207,15 +236,15 @@ class FastWeights:
             return self.likelihood.task_nll(_outputs(weights, features), support, context).sum()
 
         # One loop for all tasks at once, which takes them for a single one.
-        single = {name: value[None] for name, value in weights.items()}
+        heads = {n: value[None] for n, value in weights.items() if n.startswith("head.")}
         ends = descend(
-            loop._replace(loss=loss),
-            single,
+            self.loop(steps)._replace(loss=loss, compiled=None),
+            heads,
             self.sizes.shared(),
             (),
             strategy="first" if strategy == "first" else "unroll",
         )
-        return {name: value[0] for name, value in ends.items()}
+        return weights | {name: value[0] for name, value in ends.items()}
 
     def predict(self, weights: Weights, x: Inputs) -> Tensor:
         """Outputs (task, query, rows) of an encoder and a head with these weights."""
@@ -226,6 +255,14 @@ class FastWeights:
             return _outputs(weights, self._features(weights, x))
 
         count = self.side_by_side(x)
+        if self._compile and torch.is_grad_enabled() and not inside_transform():
+            if self._queries is None:
+                self._queries = Compiled(lambda task, _: one(*task), "The pass of the queries")
+            ask = self._queries
+            found: Tensor = in_pieces(
+                lambda alone, *task: ask(alone, task, ()), weights, x, tasks_at_once=count
+            )
+            return found
         # The fused kernel has no rule for vmap.
         side_by_side = count > 1 or inside_transform()
         with exact_derivatives() if side_by_side else nullcontext():

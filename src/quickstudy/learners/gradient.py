@@ -102,6 +102,8 @@ class MAML(GradientLearner):
         values: numbers that a task predicts; 0: a class.
         tasks_at_once: tasks that adapt side by side, and whose gradients are made together; 0 chooses: all of them on
             an accelerator, on a CPU as many as stay in the cache.
+        compile: compile inner steps and queries while meta-training (:func:`quickstudy.functional.compiled`), which
+            takes minutes before the first step; the log says what it brings. Not with ``strategy="fd"``.
 
     Raises:
         ValueError: an option is out of range, or ``adapt`` matches no parameter; a task has another number of values.
@@ -128,12 +130,17 @@ class MAML(GradientLearner):
         head: Literal["zero", "prototypes"] = "zero",
         tasks_at_once: int = 0,
         values: int = 0,
+        compile: bool = False,
         multi_step: float = 0.0,
         first_order: float = 0.0,
     ) -> None:
         if strategy not in ("auto", *STRATEGIES):
             raise ValueError(
                 f"The strategy must be one of auto, {', '.join(STRATEGIES)}; found {strategy!r}."
+            )
+        if compile and strategy == "fd":
+            raise ValueError(
+                "The strategy 'fd' cannot be compiled; choose another one, such as auto."
             )
         for name, share in (("multi_step", multi_step), ("first_order", first_order)):
             if not 0 <= share <= 1:
@@ -147,6 +154,7 @@ class MAML(GradientLearner):
             head=head,
             tasks_at_once=tasks_at_once,
             values=values,
+            compile=compile,
         )
         super().__init__(weights)
         self.strategy = strategy
@@ -160,7 +168,8 @@ class MAML(GradientLearner):
     def adapt(self, support: Examples, context: Context, state: Weights | None = None) -> Weights:
         start = self.fast.initial(support, context) if state is None else state
         strategy = self._strategy(start, support, context)
-        return self.fast.descend(start, support, context, strategy=strategy)
+        fresh = state is None
+        return self.fast.descend(start, support, context, strategy=strategy, fresh=fresh)
 
     def outer_loss(self, episode: Episode) -> Tensor:
         """The loss of the queries, after every inner step as far as ``multi_step`` says."""
@@ -171,7 +180,7 @@ class MAML(GradientLearner):
         strategy = self._strategy(state, support, context)
         for k, weight in enumerate(self.step_weights()):
             state = self.fast.descend(
-                state, support, context, strategy=strategy, steps=range(k, k + 1)
+                state, support, context, strategy=strategy, steps=range(k, k + 1), fresh=k == 0
             )
             outputs = self.predict(state, query.x, context)
             losses.append(weight * self.likelihood.nll(outputs, query, context))

@@ -64,7 +64,8 @@ class Reptile(GradientLearner):
 
     def adapt(self, support: Examples, context: Context, state: Weights | None = None) -> Weights:
         start = self.fast.initial(support, context) if state is None else state
-        return self.fast.descend(start, support, context, strategy="first")
+        fresh = state is None
+        return self.fast.descend(start, support, context, strategy="first", fresh=fresh)
 
     def outer_loss(self, episode: Episode) -> Tensor:
         """The loss of the queries, with ``mean_t (θ - θ_t)`` for a gradient."""

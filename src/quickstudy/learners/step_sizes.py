@@ -72,15 +72,18 @@ class StepSizes(nn.Module):
         """What is learned, for the inner loop."""
         return {f"sizes/{name}": value for name, value in self.learned.items()}
 
-    def update(self, weights: Weights, slopes: Weights, shared: Weights, step: int) -> Weights:
-        """Weights after a step; affine in the slopes."""
+    def update(
+        self, weights: Weights, slopes: Weights, shared: Weights, step: int | Tensor
+    ) -> Weights:
+        """Weights after a step, affine in the slopes; ``step`` is its number, of no axis if it is a tensor."""
         moved = dict(weights)
-        for name, within in self._names.items():
-            moved[name] = self._moved(within, weights[name], slopes[name], shared, step)
+        for name, slope in slopes.items():
+            if name in self._names:
+                moved[name] = self._moved(self._names[name], weights[name], slope, shared, step)
         return moved
 
     def _moved(
-        self, within: str, weight: Tensor, slope: Tensor, shared: Weights, step: int
+        self, within: str, weight: Tensor, slope: Tensor, shared: Weights, step: int | Tensor
     ) -> Tensor:
         if self.kind == "fixed":
             return torch.sub(weight, slope, alpha=self.rate)
@@ -92,5 +95,6 @@ class StepSizes(nn.Module):
             turned = left * turned if left.numel() == 1 else left @ turned
             return weight - turned.reshape(slope.shape)
         if self.kind == "step":
-            rate = rate[min(step, self.steps - 1)]
+            at = torch.as_tensor(step, device=rate.device).clamp(max=self.steps - 1)
+            rate = rate.index_select(0, at[None])
         return torch.addcmul(weight, rate, slope, value=-1)
