@@ -50,6 +50,7 @@ class StepSizes(nn.Module):
         self.kind, self.rate, self.steps = kind, rate, steps
         self.learned = nn.ParameterDict()
         self._names = {name: f"sizes/{name}/".replace(".", "/") for name in shapes}
+        self._axes = {self._names[name]: len(shape) for name, shape in shapes.items()}
         for name, shape in shapes.items():
             for part, value in self._start(shape).items():
                 self.learned[(self._names[name] + part).removeprefix("sizes/")] = nn.Parameter(
@@ -90,7 +91,8 @@ class StepSizes(nn.Module):
         rate = shared.get(within + "rate")
         if rate is None:
             left, right = shared[within + "left"], shared[within + "right"]
-            turned = slope.flatten(1) @ right
+            # Tasks whose heads move by themselves come together, on axes before those of the matrix.
+            turned = slope.flatten(slope.ndim - self._axes[within] + 1) @ right
             # A head of classes has one row for all, so there is nothing to mix on its left but the rate.
             turned = left * turned if left.numel() == 1 else left @ turned
             return weight - turned.reshape(slope.shape)
