@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quickstudy.episode import Context, Examples
+from quickstudy.episode import Context, Examples, tree_map
 
 
 def per_task_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -33,6 +33,23 @@ def per_task_mean(values: Tensor, mask: Tensor) -> Tensor:
     2.0
     """
     return torch.where(mask, values, 0).sum(1) / mask.sum(1).clamp(min=1)
+
+
+def in_parts(examples: Examples, size: int) -> list[tuple[Examples, Tensor]]:
+    """Examples a few at a time, each part with its share, float64 (task,), of the examples that its tasks have.
+
+    The mean of a task over all examples is the sum of its means over the parts, each times its share.
+
+    >>> examples = Examples(torch.zeros(1, 3), torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool))
+    >>> [share.item() for _, share in in_parts(examples, 2)]
+    [0.6666666666666666, 0.3333333333333333]
+    """
+    count = examples.mask.sum(1).clamp(min=1)
+    parts = []
+    for start in range(0, examples.mask.shape[1], size):
+        part = tree_map(lambda leaf, start=start: leaf[:, start : start + size], examples)
+        parts.append((part, part.mask.sum(1).double() / count))
+    return parts
 
 
 class Likelihood(ABC):

@@ -103,9 +103,7 @@ def test_kernels(data: Any) -> None:
     assert_same(fast, PLAIN, data, "unroll", 1)
 
 
-@pytest.mark.parametrize(
-    ("strategy", "tasks_at_once"), [("unroll", 1), ("first", 1), ("sweep", 2)]
-)
+@pytest.mark.parametrize(("strategy", "tasks_at_once"), [("unroll", 1), ("first", 1), ("sweep", 2)])
 def test_one_by_one_and_with_a_rest(
     fast_by_step: InnerLoop, data: Any, strategy: str, tasks_at_once: int
 ) -> None:

@@ -18,14 +18,15 @@ close = torch.testing.assert_close
 
 
 def tasks() -> Episode:
-    """Two tasks, the second of fewer classes and examples."""
+    """Two tasks, the second of fewer classes, support examples and queries."""
 
-    def task(way: int, shot: int) -> Task:
+    def task(way: int, shot: int, queries: int) -> Task:
         labels = torch.arange(way).repeat_interleave(shot)
-        rows = torch.randn(2 * way * shot, 6, dtype=torch.float64)
-        return Task(rows[::2], labels, rows[1::2], labels, way)
+        rows = torch.randn(way * shot, 6, dtype=torch.float64)
+        asked = torch.randn(queries, 6, dtype=torch.float64)
+        return Task(rows, labels, asked, torch.randint(way, (queries,)), way)
 
-    return collate([task(3, 2), task(2, 1)])
+    return collate([task(3, 2, 14), task(2, 1, 8)])
 
 
 def generally(learner: MAML, episode: Episode) -> Weights:
@@ -58,4 +59,26 @@ def test_a_head_that_moves_alone_moves_as_in_a_step_of_all_weights(
     right = generally(learner, episode)
     close(found, right, rtol=1e-12, atol=1e-12)
     own, other = gradient(learner, found, episode), gradient(learner, right, episode)
+    close(own, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("strategy", ["sweep", "sqrt"])
+@pytest.mark.parametrize("tasks_at_once", [1, 2])
+@pytest.mark.parametrize("adapt", ["all", "norms", "head"])
+def test_queries_a_few_at_a_time_have_the_gradient_of_all_at_once(
+    strategy: Any, tasks_at_once: int, adapt: str
+) -> None:
+    learner = MAML(
+        vector_encoder(), steps=3, strategy=strategy, tasks_at_once=tasks_at_once, adapt=adapt
+    )
+    shaken(learner)
+    episode = tasks()
+    assert episode.query.mask.shape[1] > 2 * episode.support.mask.shape[1]
+    weights = list(learner.parameters())
+    loss, right = learner(episode), learner.query_loss(episode)
+    close(loss, right, rtol=1e-12, atol=1e-12)
+    own, other = (
+        torch.autograd.grad(each, weights, allow_unused=True, materialize_grads=True)
+        for each in (loss, right)
+    )
     close(own, other, rtol=1e-10, atol=1e-12)

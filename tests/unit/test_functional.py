@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import weakref
 from collections.abc import Callable
 
@@ -26,6 +27,7 @@ from quickstudy.functional import (
     without_dropout,
 )
 from quickstudy.functional import descent as descent_module
+from quickstudy.functional.sweep import Plan
 from quickstudy.nn.encoders import VectorEncoder
 from quickstudy.nn.layers import Transformer
 
@@ -149,6 +151,26 @@ def test_steps_on_a_quadratic_have_a_closed_form(strategy: str, steps: int, chun
     close(found, way @ power, rtol=1e-7 if strategy == "fd" else 1e-12, atol=1e-9)
 
 
+@pytest.mark.parametrize("strategy", ["sweep", "sqrt"])
+def test_a_second_way_back_is_refused(strategy: str) -> None:
+    loop = InnerLoop(lambda w, shared, x: w["w"].square().sum(), descent(), 3)
+    start = torch.ones(1, 2, requires_grad=True)
+    end = descend(loop, {"w": start}, {}, torch.zeros(1, 1), strategy=strategy)["w"].sum()
+    torch.autograd.grad(end, start, retain_graph=True)
+    with pytest.raises(RuntimeError, match="asked for a gradient a second time; ask for all"):
+        torch.autograd.grad(end, start)
+
+
+@pytest.mark.parametrize("strategy", ["sweep", "sqrt"])
+def test_few_sets_of_weights_are_alive_on_the_way_back(strategy: str) -> None:
+    for steps in range(1, 120):
+        loop = InnerLoop(lambda w, shared, x: w["w"].sum(), descent(), steps, begin=2)
+        pieces = Plan(loop, ("w",), (), (), strategy, 1).pieces
+        assert [k for piece in pieces for k in piece] == list(loop.numbers)
+        alive = max(kept + len(piece) for kept, piece in enumerate(pieces))
+        assert alive <= (math.sqrt(2 * steps) + 1 if strategy == "sqrt" else steps)
+
+
 class Stock(nn.Module):
     """Layers as they come, whose fused kernels are wrong where vmap lies between two derivatives."""
 
@@ -247,7 +269,8 @@ def test_a_sweep_keeps_weights_only(strategy: str, sets: int) -> None:
     loop = InnerLoop(lambda w, s, x: (w["w"] * x).tanh().square().sum(), descent(), 16)
     start = {"w": torch.ones(2, 5, requires_grad=True)}
     end = descend(loop, start, {}, torch.ones(2, 5), strategy=strategy)["w"]
-    assert [tensor.shape for tensor in end.grad_fn.saved_tensors] == [(2, 5)] * sets
+    assert [kept["w"].shape for kept in end.grad_fn.kept] == [(2, 5)] * sets
+    assert not end.grad_fn.saved_tensors
 
 
 def test_a_sweep_computes_in_the_precision_of_its_forward_pass() -> None:

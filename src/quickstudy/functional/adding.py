@@ -1,8 +1,9 @@
-"""The gradient of many tasks a few at a time, so that memory does not grow with their number."""
+"""The gradient of many tasks or queries a few at a time, so that memory does not grow with their number."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,40 +43,76 @@ def added_up(
     >>> weight.grad.item()
     1.5
     """
-    device = parameters[0].device.type if parameters else "cpu"
-    half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
-    if episode.tasks <= tasks_at_once or not torch.is_grad_enabled() or not parameters or half:
+    if episode.tasks <= tasks_at_once or not parameters or _whole(parameters):
         return loss(episode)
-    total: Tensor = _AddedUp.apply(loss, episode, tasks_at_once, *parameters)
+
+    def piece(start: int) -> Tensor:
+        part: Episode = take_tasks(episode, slice(start, start + tasks_at_once))
+        return loss(part) * (part.tasks / episode.tasks)
+
+    pieces = [partial(piece, start) for start in range(0, episode.tasks, tasks_at_once)]
+    return summed(pieces, parameters)
+
+
+def summed(
+    losses: Sequence[Callable[..., Tensor]],
+    parameters: Sequence[Tensor],
+    between: Sequence[Tensor] = (),
+) -> Tensor:
+    """``Σ_i L_i``, each gradient made before the next loss begins, as for :func:`added_up`.
+
+    Args:
+        losses: each a function of ``between`` to a scalar.
+        parameters: leaves that the losses use as they are.
+        between: tensors that were computed from other tensors; their own graph is passed once, by ``backward``.
+
+    Returns:
+        A scalar, differentiable once.
+
+    >>> x = torch.tensor(2.0, requires_grad=True)
+    >>> y = x * x
+    >>> summed([lambda y: y, lambda y: 3 * y], [], [y]).backward()
+    >>> x.grad.item()
+    16.0
+    """
+    known = [*between, *parameters]
+    if _whole(known):
+        return torch.stack([loss(*between) for loss in losses]).sum()
+    total: Tensor = _Summed.apply(losses, len(between), *known)
     return total
 
 
-class _AddedUp(torch.autograd.Function):
+def _whole(tensors: Sequence[Tensor]) -> bool:
+    """Whether gradients are not wanted, or may not be made before the whole loss has been scaled."""
+    device = tensors[0].device.type
+    half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+    return half or not torch.is_grad_enabled()
+
+
+class _Summed(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        loss: Callable[[Episode], Tensor],
-        episode: Episode,
-        size: int,
-        *parameters: Tensor,
+        ctx: Any, losses: Sequence[Callable[..., Tensor]], between: int, *tensors: Tensor
     ) -> Tensor:
+        own = [t.detach().requires_grad_(t.requires_grad) for t in tensors[:between]]
+        wanted = [t for t in (*own, *tensors[between:]) if t.requires_grad]
         total: Tensor | None = None
-        gradients: list[Tensor | None] = [None] * len(parameters)
-        for start in range(0, episode.tasks, size):
-            piece: Episode = take_tasks(episode, slice(start, start + size))
+        gradients: list[Tensor | None] = [None] * len(wanted)
+        for loss in losses:
             with torch.enable_grad():
-                part = loss(piece) * (piece.tasks / episode.tasks)
-                slopes = torch.autograd.grad(part, parameters, allow_unused=True)
+                part = loss(*own)
+                slopes = torch.autograd.grad(part, wanted, allow_unused=True)
             total = part.detach() if total is None else total + part.detach()
             for at, slope in enumerate(slopes):
                 if slope is not None:
                     known = gradients[at]
                     gradients[at] = slope if known is None else known + slope
-        ctx.gradients = gradients
+        found = iter(gradients)
+        ctx.gradients = [next(found) if tensor.requires_grad else None for tensor in tensors]
         assert total is not None
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, None, *(g if g is None else g * upstream for g in ctx.gradients)
+        return None, None, *(g if g is None else g * upstream for g in ctx.gradients)

@@ -8,7 +8,7 @@ strategy    how the derivative is made                               memory, in 
 ==========  =======================================================  ==============================
 ``unroll``  by the graph of all steps                                K times a step's activations
 ``sweep``   backwards from the w_k, each step done again             K
-``sqrt``    the same, the w_k made again from every √K-th            about 2 √K
+``sqrt``    the same, most w_k made again from an earlier one         about √(2 K)
 ``fd``      as ``sweep``, second derivatives by central differences  K
 ``first``   slopes count as constants: first-order                   1
 ==========  =======================================================  ==============================

@@ -28,10 +28,16 @@ class Plan(NamedTuple):
 
     @property
     def pieces(self) -> list[range]:
-        """The steps; the weights at the begin of each piece are kept."""
-        numbers = self.loop.numbers
-        stride = math.isqrt(max(1, len(numbers))) if self.strategy == "sqrt" else 1
-        return [numbers[start : start + stride] for start in range(0, len(numbers), stride)]
+        """The steps; the weights at the begin of each piece are kept, and those within it are made again.
+
+        On the way back what was kept for later pieces is gone, so earlier ones may be longer, by a step each.
+        """
+        left, found = self.loop.numbers, []
+        length = math.ceil((math.sqrt(8 * len(left) + 1) - 1) / 2) if self.strategy == "sqrt" else 1
+        while left:
+            found.append(left[:length])
+            left, length = left[length:], max(1, length - 1)
+        return found
 
 
 class Sweep(torch.autograd.Function):
@@ -43,25 +49,30 @@ class Sweep(torch.autograd.Function):
         weights = dict(zip(plan.weights, tensors[:split], strict=True))
         shared = dict(zip(plan.shared, tensors[split:], strict=True))
         ctx.plan, ctx.autocast = plan, _autocast(tensors[0].device.type)
-        kept: list[Tensor] = []
+        # Saved tensors would all stay until the whole way back is done.
+        ctx.kept = []
         for steps in plan.pieces:
-            kept += weights.values()
+            ctx.kept.append({name: value.detach() for name, value in weights.items()})
             weights = _onward(plan, weights, shared, steps)
-        ctx.save_for_backward(*shared.values(), *kept)
+        ctx.save_for_backward(*shared.values())
         return tuple(weights.values())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
-        plan, (shared, kept) = ctx.plan, _split(ctx.saved_tensors, len(ctx.plan.shared))
-        common = dict(zip(plan.shared, shared, strict=True))
+        plan: Plan = ctx.plan
+        if len(ctx.kept) < len(plan.pieces):
+            raise RuntimeError(
+                f"The strategy {plan.strategy!r} lets go of its weights on the way back, and was asked for a "
+                "gradient a second time; ask for all gradients at once, or choose the strategy unroll."
+            )
+        common = dict(zip(plan.shared, ctx.saved_tensors, strict=True))
         v = dict(zip(plan.weights, slopes, strict=True))
         total = {name: torch.zeros_like(value) for name, value in common.items()}
         pull = _pull_by_differences if plan.strategy == "fd" else _pull
         with ctx.autocast():
             for steps in reversed(plan.pieces):
-                kept, own = _split(kept, len(kept) - len(plan.weights))
-                path = [dict(zip(plan.weights, own, strict=True))]
+                path = [ctx.kept.pop()]
                 for k in steps[:-1]:
                     path.append(_onward(plan, path[-1], common, range(k, k + 1)))
                 for k in reversed(steps):
@@ -90,10 +101,6 @@ def _onward(plan: Plan, weights: Weights, shared: Weights, steps: range) -> Weig
                 plan.loop, weights, shared, plan.data, range(k, k + 1), plan.tasks_at_once
             )
     return {name: value.detach() for name, value in weights.items()}
-
-
-def _split(tensors: Any, at: int) -> tuple[Any, Any]:
-    return tensors[:at], tensors[at:]
 
 
 def _autocast(device: str) -> Callable[[], AbstractContextManager[Any]]:
@@ -175,7 +182,7 @@ def _slopes_along(
             allow_unused=True,
             materialize_grads=True,
         )
-    first, second = _split(slopes, len(own))
+    first, second = slopes[: len(own)], slopes[len(own) :]
     return dict(zip(own, first, strict=True)), dict(zip(common, second, strict=True))
 
 

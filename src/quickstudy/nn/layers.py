@@ -153,7 +153,7 @@ class Attention(nn.Module):
     def split(self, x: Tensor) -> Tensor:
         """(…, token, width) to (…, head, token, width / heads)."""
         # The compiler cannot see through Tensor.unflatten while norms are taken apart.
-        return x.reshape(*x.shape[:-1], self.heads, -1).transpose(-2, -3)
+        return x.reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads).transpose(-2, -3)
 
     def merge(self, x: Tensor) -> Tensor:
         """(…, head, token, width / heads) to (…, token, width), through the output layer."""
