@@ -61,6 +61,21 @@ def test_resumed_equals_uninterrupted(
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
+@pytest.mark.parametrize("draws", [22, 26, 30, 34])
+def test_a_signal_before_a_validation_waits_for_it(
+    draws: int, tmp_path: Path, toy: type[ToySource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signals come around step 4, after which tasks are validated."""
+    config = toy_config(steps=9)
+    train(config, tmp_path / "whole", progress=False)
+    monkeypatch.setattr(toy, "on_draw", staticmethod(signal_at(draws, signal.SIGTERM)))
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "broken", progress=False)
+    train(config, tmp_path / "broken", progress=False, resume=True)
+    assert rows(tmp_path / "whole") == rows(tmp_path / "broken")
+    assert [row[0] for row in rows(tmp_path / "whole")] == ["step", "4", "8", "9"]
+
+
 def test_a_run_can_be_made_longer_but_not_another(tmp_path: Path, toy: type[ToySource]) -> None:
     train(toy_config(steps=4), tmp_path, progress=False)
     longer = with_overrides(load_config(tmp_path / "config.yaml"), ["training.steps=8"])

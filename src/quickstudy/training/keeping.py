@@ -128,7 +128,9 @@ class KeepCheckpoint(pl.Callback):  # type: ignore[misc]
         self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any
     ) -> None:
         assert isinstance(module, MetaTraining)
-        if module.stepped(LOG_EVERY if trainer.world_size > 1 else 1):
+        # Before a validation it would be lost: a run that is resumed begins behind it.
+        validated_next = module.step % module.config.validation.every == 0
+        if module.stepped(LOG_EVERY if trainer.world_size > 1 else 1) and not validated_next:
             self._leave_if_asked(trainer, module.step)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
