@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -92,11 +94,18 @@ def each_task(episode: Episode) -> list[Task]:
 
 
 def learner(
-    model: nn.Sequential, episode: Episode, steps: int, *, strategy: str, tasks_at_once: int = 1
+    model: nn.Sequential,
+    episode: Episode,
+    steps: int,
+    *,
+    strategy: str,
+    tasks_at_once: int = 1,
+    compile: bool = False,
 ) -> Gradient:
     """This library."""
     encoder = PatchEncoder(model[0])
-    maml = MAML(encoder, rate=RATE, steps=steps, strategy=strategy, tasks_at_once=tasks_at_once)
+    options = {"strategy": strategy, "tasks_at_once": tasks_at_once, "compile": compile}
+    maml = MAML(encoder, rate=RATE, steps=steps, **options)
     parameters = list(maml.parameters())
     return lambda: list(torch.autograd.grad(maml(episode), parameters))
 
@@ -159,6 +168,32 @@ def time_batching(tasks: int) -> dict[str, dict[str, float]]:
     return speeds(interleaved(ways, rounds=3))
 
 
+def compiling(name: str, tasks: int, steps: Sequence[int]) -> dict[str, object]:
+    """Compiled kernels of all tasks at once: what they take to make, their error and their speed."""
+    episode, model = draw_tasks(tasks, 15), model_of(name)
+    found: dict[str, object] = {}
+    for number in steps:
+        loops = {"plain loop": plain_loop(model, each_task(episode), number, rate=RATE)}
+        loops |= peers_of(model, each_task(episode), number, rate=RATE)
+        right, errors, began = loops["plain loop"](), {}, time.perf_counter()
+        ways = dict(loops)
+        for strategy in ("unroll", "sweep"):
+            ways[strategy] = learner(
+                model, episode, number, strategy=strategy, tasks_at_once=tasks, compile=True
+            )
+            errors[strategy] = distance(ways[strategy](), right)
+        spent = time.perf_counter() - began
+        seconds = interleaved(ways, rounds=3)
+        fastest = min(loops, key=seconds.__getitem__)
+        found[f"{number} steps"] = {
+            "seconds_to_compile": spent,
+            "relative_error_in_float32": errors,
+            "fastest_of_the_loops": fastest,
+            "speed_against_the_fastest_loop": {n: seconds[fastest] / seconds[n] for n in errors},
+        } | speeds(seconds)
+    return found
+
+
 def peak(way: str, steps: int, tasks: int, queries: int) -> float:
     """Bytes that one meta-gradient takes above the level before it, in this process."""
     model = model_of("image")
@@ -215,6 +250,11 @@ def main() -> None:
         "batching": {
             f"tiny, {tasks} tasks, 15 queries a class, 5 steps": time_batching(tasks)
             for tasks in (16, 32)
+        },
+        "compiled": {
+            "image, 1 task, 15 queries a class": compiling("image", 1, (5, 10, 50)),
+            "tiny, 16 tasks, 15 queries a class": compiling("tiny", 16, (5,)),
+            "tiny, 32 tasks, 15 queries a class": compiling("tiny", 32, (5,)),
         },
         "memory_per_inner_step": {
             way: growth(way, size) for way in ("plain loop", "unroll", "sweep", "sqrt")

@@ -16,7 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peers import PEERS, Gradient, Task, peers_of, plain_loop
-from quickstudy.functional import InnerLoop, Strategy, Weights, descend, over_tasks
+from quickstudy.functional import (
+    Compiled,
+    InnerLoop,
+    Strategy,
+    Weights,
+    compiled,
+    descend,
+    over_tasks,
+)
 from quickstudy.machine import installed_version
 from record import interleaved, record
 
@@ -42,7 +50,13 @@ def sines(tasks: int) -> list[Task]:
 
 
 def side_by_side(
-    model: nn.Module, tasks: list[Task], steps: int, *, strategy: Strategy, tasks_at_once: int
+    model: nn.Module,
+    tasks: list[Task],
+    steps: int,
+    *,
+    strategy: Strategy,
+    tasks_at_once: int,
+    compile: bool = False,
 ) -> Gradient:
     """This library, in the words of one who brings model, loss and loop."""
     x, y, query_x, query_y = (torch.stack(part) for part in zip(*tasks, strict=True))
@@ -55,12 +69,19 @@ def side_by_side(
         return {name: value - RATE * slopes[name] for name, value in weights.items()}
 
     loop = InnerLoop(loss, update, steps)
+    queries = Compiled(lambda task, _: loss(task[0], {}, task[1]), "The pass of the queries")
+    if compile:
+        loop = compiled(loop, steps_at_once=steps)
 
     def gradient() -> list[Tensor]:
         start = {name: value.expand(len(x), *value.shape) for name, value in fast.items()}
         options = {"tasks_at_once": tasks_at_once}
         ends = descend(loop, start, {}, (x, y), strategy=strategy, **options)
-        losses = over_tasks(lambda w, q: loss(w, {}, q), ends, (query_x, query_y), **options)
+        asked = (query_x, query_y)
+        if compile:
+            losses = queries(False, (ends, asked), ())
+        else:
+            losses = over_tasks(lambda w, q: loss(w, {}, q), ends, asked, **options)
         return list(torch.autograd.grad(losses.mean(), list(fast.values())))
 
     return gradient
@@ -77,6 +98,9 @@ def contenders(tasks: int, steps: int) -> tuple[dict[str, Gradient], dict[str, G
         )
         for strategy in ("unroll", "sweep")
     }
+    ours["unroll, side by side, compiled"] = side_by_side(
+        model, drawn, steps, strategy="unroll", tasks_at_once=tasks, compile=True
+    )
     return loops, ours
 
 

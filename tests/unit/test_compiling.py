@@ -66,7 +66,7 @@ def fast() -> InnerLoop:
 
 @pytest.fixture(scope="module")
 def fast_by_step() -> InnerLoop:
-    return compiled(BY_STEP, backend="aot_eager")
+    return compiled(BY_STEP, steps_at_once=2, backend="aot_eager")
 
 
 def gradient(loop: InnerLoop, data: Any, strategy: Any, tasks_at_once: int) -> list[Tensor]:

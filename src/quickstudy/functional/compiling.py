@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ MOST_SHAPES = 64
 log = logging.getLogger(__name__)
 
 
-def compiled(loop: InnerLoop, *, backend: str = "inductor") -> InnerLoop:
+def compiled(loop: InnerLoop, *, steps_at_once: int = 1, backend: str = "inductor") -> InnerLoop:
     """The same loop, its steps by kernels that ``torch.compile`` makes.
 
     ``torch.compile`` of a model has no second derivative. A whole step has one: it contains the gradient of the loss as
@@ -38,27 +38,36 @@ def compiled(loop: InnerLoop, *, backend: str = "inductor") -> InnerLoop:
 
     Args:
         loop: its loss and update may not branch on values of tensors.
+        steps_at_once: inner steps of one kernel. More make small models faster, and compiling longer by as much.
         backend: of ``torch.compile``.
 
     Returns:
         The loop, for :func:`descend`. Where gradients are switched off its steps run as before.
 
     Raises:
+        ValueError: fewer than one step at once.
         RuntimeError: at the first step, where there is no C++ compiler, or the loss cannot be compiled.
 
     >>> loop = InnerLoop(lambda w, shared, x: (w["a"] - x).square().sum(), lambda w, g, shared, k: w, steps=2)
     >>> compiled(loop).compiled is not None
     True
     """
+    if steps_at_once < 1:
+        raise ValueError(
+            f"A kernel has at least one inner step; found steps_at_once={steps_at_once}."
+        )
     exact = with_exact_attention(loop)
 
-    def step(task: Any, common: Any, *, first: bool) -> Weights:
-        return one_step(exact, task[0], common[0], task[1], common[1], first=first)
+    def some_steps(task: Any, common: Any, *, count: int, first: bool) -> Weights:
+        (weights, data), (shared, k) = task, common
+        for step in range(count):
+            weights = one_step(exact, weights, shared, data, k + step, first=first)
+        return weights
 
-    kernels = {
-        first: Compiled(partial(step, first=first), "The inner step", backend=backend)
-        for first in (True, False)
-    }
+    @cache
+    def kernel(count: int, first: bool) -> Compiled:
+        name = "The inner step" if count == 1 else f"A kernel of {count} inner steps"
+        return Compiled(partial(some_steps, count=count, first=first), name, backend=backend)
 
     def run(
         weights: Weights,
@@ -70,8 +79,10 @@ def compiled(loop: InnerLoop, *, backend: str = "inductor") -> InnerLoop:
         first: bool = False,
     ) -> Weights:
         def piece(alone: bool, own: Weights, part: Any) -> Weights:
-            for k in steps:
-                own = kernels[first](alone, (own, part), (shared, torch.tensor(k)))
+            for at in range(0, len(steps), steps_at_once):
+                these = steps[at : at + steps_at_once]
+                k = torch.tensor(these.start)
+                own = kernel(len(these), first)(alone, (own, part), (shared, k))
             return own
 
         return in_pieces(piece, weights, data, tasks_at_once=tasks_at_once)
