@@ -65,7 +65,7 @@ def _watch(
     loop: InnerLoop, weights: Weights, shared: Weights, data: Any, task: int
 ) -> Divergence | None:
     losses: list[float] = []
-    for step in range(loop.steps):
+    for step in loop.numbers:
         loss = float(loop.loss(weights, shared, data))
         if not math.isfinite(loss):
             return Divergence(task, step + 1, "loss", tuple(losses))

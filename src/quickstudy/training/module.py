@@ -297,9 +297,9 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
     def validation_step(self, batch: tuple[Tensor, Episode], batch_idx: int) -> None:
         which, episode = batch
         learner = self.learner
-        with torch.set_grad_enabled(learner.inner_loop):
+        with torch.no_grad():
             state = learner.adapt(episode.support, episode.context)
-            outputs = learner.predict(state, episode.query.x, episode.context).detach()
+            outputs = learner.predict(state, episode.query.x, episode.context)
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         score = learner.likelihood.task_score(outputs, episode.query, episode.context)
         nll = learner.likelihood.task_nll(outputs, episode.query, episode.context)
