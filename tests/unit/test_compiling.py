@@ -116,9 +116,10 @@ def test_tells_what_compiling_costs_and_brings(data: Any, caplog: pytest.LogCapt
         gradient(loop, data, "unroll", TASKS)
         gradient(loop, data, "unroll", TASKS)
     told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 1
-    assert told[0].startswith("The inner step was compiled in ")
-    assert "it has paid after" in told[0] or told[0].endswith("so it does not pay.")
+    assert len(told) == 2
+    assert told[0] == "The inner step is being compiled, which may take minutes."
+    assert told[1].startswith("The inner step was compiled in ")
+    assert "it has paid after" in told[1] or told[1].endswith("so it does not pay.")
 
 
 def test_without_gradients_nothing_is_compiled(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import typer
 
 from quickstudy import __version__
 from quickstudy.cli import about, demo, evaluate, tasks, train
-from quickstudy.cli.console import print_result, say
+from quickstudy.cli.console import print_result, remarks, say
 from quickstudy.cli.errors import FAILURE, INTERRUPTED, explain, sentence
 
 app = typer.Typer(
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with warnings.catch_warnings():
+        with remarks(), warnings.catch_warnings():
             if not debug:
                 warnings.simplefilter("default")
                 warnings.showwarning = _show_own_warning

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,25 @@ WIDEST = 10_000
 def say(text: str) -> None:
     """A remark for the person at the keyboard, on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+class _Remarks(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+@contextmanager
+def remarks() -> Iterator[None]:
+    """Say what the library logs of its choices, such as a strategy or how long compiling takes."""
+    logger, handler = logging.getLogger("quickstudy"), _Remarks()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def print_result(text: str) -> None:

@@ -154,6 +154,7 @@ class Compiled:
                 torch.autograd.grad([end.sum() for end in ends], wanted, allow_unused=True)
             return time.perf_counter() - began
 
+        log.info("%s is being compiled, which may take minutes.", self.name)
         fast, plain = self._fast[alone], self._plain[alone]
         spent, slow, quick = seconds(fast), seconds(plain), seconds(fast)
         saved = slow - quick
