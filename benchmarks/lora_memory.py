@@ -3,8 +3,7 @@
 One 5-way 1-shot task of texts of 16 to 32 words with five queries a class; five inner steps move adapters of rank 8 on
 every linear map, and the head. The naive way is what one writes by hand: the graph of all steps through the whole model
 by plain autograd, and all queries at once. The peak is what the process holds at most above what it held before,
-weights included there, each time in a fresh process; the time is processor time of one thread. "In pieces" takes the
-gradient in the fast weights of a few queries at a time, by hand, from ``adapt`` and ``predict``.
+weights included there, each time in a fresh process; the time is processor time of one thread.
 
 python benchmarks/lora_memory.py [--smoke]        (needs the extras minilm and lora)
 """
@@ -36,9 +35,7 @@ TOPICS = (
     "soup bread cheese oven salt pepper dinner recipe onion garlic butter lunch",
 )
 COMMON = "the a my your please is are can you when how what with for to of and in on it"
-PIECE = 5
-IN_PIECES = "sweep, queries in pieces"
-OURS = ("unroll", "sweep", "sqrt", IN_PIECES)
+OURS = ("unroll", "sweep", "sqrt")
 
 
 def text_of(topic: str, random_number: random.Random) -> str:
@@ -64,11 +61,8 @@ def contender(way_of: str, steps: int, way: int = WAY, queries: int = QUERIES) -
     encoder = HuggingFaceEncoder("minilm", lora=RANK, words=64).eval()
     episode = draw_task(encoder, way, queries)
     if way_of != "naive":
-        strategy = way_of.partition(",")[0]
-        maml = MAML(encoder, adapt="lora", rate=RATE, steps=steps, strategy=strategy)
+        maml = MAML(encoder, adapt="lora", rate=RATE, steps=steps, strategy=way_of)
         parameters = [value for value in maml.parameters() if value.requires_grad]
-        if way_of == IN_PIECES:
-            return lambda: in_pieces(maml, episode, parameters)
         return lambda: list(torch.autograd.grad(maml(episode), parameters))
     head = nn.Linear(encoder.width, way)
     nn.init.zeros_(head.weight)
@@ -82,20 +76,6 @@ def contender(way_of: str, steps: int, way: int = WAY, queries: int = QUERIES) -
 
     adapters = [value for value in encoder.parameters() if value.requires_grad]
     return exact
-
-
-def in_pieces(maml: MAML, episode: Episode, parameters: list[Tensor]) -> list[Tensor]:
-    """The outer gradient, a few queries at a time."""
-    ends = maml.adapt(episode.support, episode.context)
-    marked = {name: value.detach().requires_grad_() for name, value in ends.items()}
-    count, total = episode.query.y.shape[1], [torch.zeros_like(v) for v in marked.values()]
-    for start in range(0, count, PIECE):
-        piece = Examples(*(leaf[:, start : start + PIECE] for leaf in episode.query))
-        outputs = maml.predict(marked, piece.x, episode.context)
-        loss = maml.likelihood.nll(outputs, piece, episode.context) * piece.y.shape[1] / count
-        torch._foreach_add_(total, torch.autograd.grad(loss, list(marked.values())))
-        del loss, outputs
-    return list(torch.autograd.grad(list(ends.values()), parameters, total))
 
 
 def peak(way_of: str, steps: int) -> float:
@@ -132,7 +112,6 @@ def main() -> None:
             "model": "all-MiniLM-L6-v2 with LoRA of rank 8 on every linear map",
             "task": {"way": WAY, "shot": 1, "queries": QUERIES, "words": WORDS, "rate": RATE},
             "steps": steps,
-            "queries_in_a_piece": PIECE,
             "relative_error_in_float32": errors,
             "peak_megabytes": {way: value / 1e6 for way, value in peaks.items()},
             "seconds": seconds,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,8 +34,8 @@ def compiled(loop: InnerLoop, *, steps_at_once: int = 1, backend: str = "inducto
     from outside. All strategies but ``fd`` use it; the numbers are those of the plain loop up to rounding.
 
     The first step of every new shape of tasks is compiled, which takes a minute or more for a Transformer of a few
-    layers; how long it took and after how many steps it has paid is logged. Kernels are kept on disk between
-    processes. Hold on to the result: another call compiles again.
+    layers, so way and shot had better be the same in all tasks; how long it took and after how many steps it has paid
+    is logged. Kernels are kept on disk between processes. Hold on to the result: another call compiles again.
 
     Args:
         loop: its loss and update may not branch on values of tensors.
@@ -125,7 +126,7 @@ class Compiled:
 
         self._plain: dict[bool, Callable[..., Any]] = {True: function, False: together}
         self._fast: dict[bool, Callable[..., Any]] = {
-            which: torch.compile(each, fullgraph=True, backend=backend)
+            which: torch.compile(each, fullgraph=True, dynamic=False, backend=backend)
             for which, each in self._plain.items()
         }
 
@@ -182,7 +183,7 @@ def _explained(name: str) -> Iterator[None]:
             warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
             yield
     except torch._dynamo.exc.TorchDynamoException as error:
-        reason = " ".join(str(error).strip().partition("\n\n")[0].split())
+        reason = textwrap.shorten(str(error).strip().partition("\n\n")[0], 300)
         if "Cxx" in f"{type(error).__name__} {error}":
             raise RuntimeError(
                 "Compiling needs a C++ compiler, such as g++, and none was found; install one, or leave compiling out."
