@@ -99,6 +99,8 @@ class TrainingConfig(_Part):
         nodes: machines.
         strategy: as Lightning names it, such as auto or ddp.
         accelerator: as Lightning names it, such as auto, cpu or gpu.
+        threads: that share the tasks of a batch on a CPU, each with a core, which inner loops use better than all cores
+            together; for learners without dropout.
         workers: processes that draw tasks ahead; 0 draws in the training process.
         logger: csv, or tensorboard beside it.
     """
@@ -121,6 +123,7 @@ class TrainingConfig(_Part):
     nodes: int = Field(default=1, ge=1)
     strategy: str = "auto"
     accelerator: str = "auto"
+    threads: int = Field(default=1, ge=1)
     workers: int = Field(default=0, ge=0)
     logger: Literal["csv", "tensorboard"] = "csv"
 

@@ -24,7 +24,6 @@ from quickstudy.functional import (
     keep_large_blocks,
     kernels,
     over_tasks,
-    without_dropout,
 )
 from quickstudy.functional import descent as descent_module
 from quickstudy.functional.sweep import Plan
@@ -357,20 +356,6 @@ def test_exact_derivatives_gives_attention_a_second_derivative() -> None:
             return nn.functional.scaled_dot_product_attention(x, x, x).square().sum()
 
     assert torch.autograd.gradgradcheck(energy, x)
-
-
-def test_dropout_is_off_and_comes_back() -> None:
-    net = nn.Sequential(nn.Dropout(0.5), nn.Sequential(nn.Dropout(0.5)))
-    net[1].eval()
-
-    def fail() -> None:
-        with without_dropout(net):
-            assert not any(part.training for part in net.modules())
-            raise RuntimeError("inside")
-
-    with pytest.raises(RuntimeError, match="inside"):
-        fail()
-    assert [part.training for part in net.modules()] == [True, True, False, False]
 
 
 def test_the_allocator_setting_is_a_wish(monkeypatch: pytest.MonkeyPatch) -> None:

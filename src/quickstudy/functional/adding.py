@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -58,6 +58,8 @@ def summed(
     losses: Sequence[Callable[..., Tensor]],
     parameters: Sequence[Tensor],
     between: Sequence[Tensor] = (),
+    *,
+    each: Callable[..., Iterable[Any]] = map,
 ) -> Tensor:
     """``Σ_i L_i``, each gradient made before the next loss begins, as for :func:`added_up`.
 
@@ -65,6 +67,7 @@ def summed(
         losses: each a function of ``between`` to a scalar.
         parameters: leaves that the losses use as they are.
         between: tensors that were computed from other tensors; their own graph is passed once, by ``backward``.
+        each: calls a function with each loss, in their order, such as the ``map`` of a pool of threads.
 
     Returns:
         A scalar, differentiable once.
@@ -78,7 +81,7 @@ def summed(
     known = [*between, *parameters]
     if _whole(known):
         return torch.stack([loss(*between) for loss in losses]).sum()
-    total: Tensor = _Summed.apply(losses, len(between), *known)
+    total: Tensor = _Summed.apply(losses, each, len(between), *known)
     return total
 
 
@@ -92,17 +95,24 @@ def _whole(tensors: Sequence[Tensor]) -> bool:
 class _Summed(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, losses: Sequence[Callable[..., Tensor]], between: int, *tensors: Tensor
+        ctx: Any,
+        losses: Sequence[Callable[..., Tensor]],
+        each: Callable[..., Iterable[Any]],
+        between: int,
+        *tensors: Tensor,
     ) -> Tensor:
         own = [t.detach().requires_grad_(t.requires_grad) for t in tensors[:between]]
         wanted = [t for t in (*own, *tensors[between:]) if t.requires_grad]
         total: Tensor | None = None
         gradients: list[Tensor | None] = [None] * len(wanted)
-        for loss in losses:
+
+        def one(loss: Callable[..., Tensor]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
             with torch.enable_grad():
                 part = loss(*own)
-                slopes = torch.autograd.grad(part, wanted, allow_unused=True)
-            total = part.detach() if total is None else total + part.detach()
+                return part.detach(), torch.autograd.grad(part, wanted, allow_unused=True)
+
+        for part, slopes in each(one, losses):
+            total = part if total is None else total + part
             for at, slope in enumerate(slopes):
                 if slope is not None:
                     known = gradients[at]
@@ -115,4 +125,4 @@ class _Summed(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *(g if g is None else g * upstream for g in ctx.gradients)
+        return None, None, None, *(g if g is None else g * upstream for g in ctx.gradients)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
-from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 LARGEST_KEPT_BLOCK = 1 << 30
@@ -48,26 +48,18 @@ def exact_derivatives() -> Iterator[None]:
 
 
 @contextmanager
-def without_dropout(module: nn.Module) -> Iterator[None]:
-    """Run ``module`` as in evaluation, then give every part its own mode back.
-
-    An inner loop that drops activations takes steps on another function than the one it is scored on.
-    """
-    training = [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
-
-
-@contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Suspend automatic mixed precision, for the linear algebra that half precision would ruin."""
     with torch.autocast(device.type, enabled=False):
         yield
+
+
+def same_autocast(device: str) -> Callable[[], AbstractContextManager[Any]]:
+    """The automatic mixed precision of now, for where it is not known: a backward pass, another thread."""
+    if not torch.is_autocast_enabled(device):
+        return nullcontext
+    dtype = torch.get_autocast_dtype(device)
+    return lambda: torch.autocast(device, dtype=dtype)
 
 
 def keep_large_blocks() -> bool:

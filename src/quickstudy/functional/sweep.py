@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from quickstudy.functional.kernels import inside_transform
+from quickstudy.functional.kernels import inside_transform, same_autocast
 from quickstudy.functional.loops import InnerLoop, Weights, one_step, pulled_back, roll, slopes_of
 
 
@@ -48,7 +47,7 @@ class Sweep(torch.autograd.Function):
         split = len(plan.weights)
         weights = dict(zip(plan.weights, tensors[:split], strict=True))
         shared = dict(zip(plan.shared, tensors[split:], strict=True))
-        ctx.plan, ctx.autocast = plan, _autocast(tensors[0].device.type)
+        ctx.plan, ctx.autocast = plan, same_autocast(tensors[0].device.type)
         # Saved tensors would all stay until the whole way back is done.
         ctx.kept = []
         for steps in plan.pieces:
@@ -101,14 +100,6 @@ def _onward(plan: Plan, weights: Weights, shared: Weights, steps: range) -> Weig
                 plan.loop, weights, shared, plan.data, range(k, k + 1), plan.tasks_at_once
             )
     return {name: value.detach() for name, value in weights.items()}
-
-
-def _autocast(device: str) -> Callable[[], AbstractContextManager[Any]]:
-    """The automatic mixed precision of now, for the backward pass, which runs outside of it."""
-    if not torch.is_autocast_enabled(device):
-        return nullcontext
-    dtype = torch.get_autocast_dtype(device)
-    return lambda: torch.autocast(device, dtype=dtype)
 
 
 def _pull(

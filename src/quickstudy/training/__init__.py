@@ -33,7 +33,8 @@ from quickstudy.training.keeping import (
     Record,
     Stop,
 )
-from quickstudy.training.module import MetaTraining, TaskData, TrainingError
+from quickstudy.training.module import MetaTraining, TrainingError
+from quickstudy.training.tasks import TaskData
 
 __all__ = ["Interrupted", "TrainingError", "is_main_process", "train"]
 

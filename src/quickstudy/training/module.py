@@ -1,4 +1,4 @@
-"""What Lightning's Trainer runs: a module that takes steps and validates, and the tasks that it sees.
+"""What Lightning's Trainer runs: a module that takes steps and validates.
 
 Everything random is a function of the seed and the step, so a run that was stopped goes on as if it
 had not been, and the number of processes or workers changes nothing.
@@ -16,96 +16,17 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from quickstudy.build import build_design
 from quickstudy.config import ConfigError, RunConfig
-from quickstudy.data.draw import Episodes
-from quickstudy.data.source import TaskSource
 from quickstudy.durable import ArtifactError
-from quickstudy.episode import Episode, tree_map
+from quickstudy.episode import Episode
 from quickstudy.learners.base import Learner
 from quickstudy.training.optimizer import optimizer_of, uphill
-
-VALIDATION_SEED = 0
-"""The same for every run, so that runs with different seeds are validated on the same tasks."""
+from quickstudy.training.threads import TaskThreads
 
 
 class TrainingError(RuntimeError):
     """A training that cannot go on; the message says what happened and what to change."""
-
-
-class Batches(Dataset[tuple[Tensor, Episode]]):
-    """Batch b of tasks ``b · size … (b + 1) · size - 1``, of which each process takes an equal share."""
-
-    def __init__(self, tasks: Episodes, *, size: int, rank: int = 0, world: int = 1) -> None:
-        self.tasks, self.size, self.rank, self.world = tasks, size, rank, world
-
-    def __len__(self) -> int:
-        return -(-len(self.tasks) // self.size)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Episode]:
-        first, last = index * self.size, min((index + 1) * self.size, len(self.tasks))
-        which = list(range(first, last))[self.rank :: self.world]
-        # A process without a share of the last batch runs along, since the others wait for it; nothing counts.
-        drawn = [self.tasks[each] for each in which or [first]]
-        return torch.tensor(which, dtype=torch.int64), tree_map(
-            lambda *parts: torch.cat(parts), *drawn
-        )
-
-
-class TaskData(pl.LightningDataModule):  # type: ignore[misc]
-    """Training and validation tasks of a source.
-
-    Every task has an index of its own: step n trains on tasks ``n · tasks … (n + 1) · tasks - 1``, whoever draws them.
-
-    Raises:
-        DataError: a split cannot fill its design.
-    """
-
-    def __init__(self, source: TaskSource, config: RunConfig) -> None:
-        super().__init__()
-        self.config = config
-        training, validation = config.training, config.validation
-        self.training = Episodes(
-            source,
-            "train",
-            build_design(config.episode, source, "train"),
-            length=training.steps * training.accumulate * config.episode.tasks,
-            seed=training.seed,
-            augment=True,
-        )
-        self.validation = Episodes(
-            source,
-            "validation",
-            build_design(validation, source, "validation"),
-            length=validation.episodes,
-            seed=VALIDATION_SEED,
-        )
-
-    def _batches(self, tasks: Episodes) -> Batches:
-        trainer = self.trainer
-        size = self.config.episode.tasks
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return Batches(tasks, size=size, rank=rank, world=world)
-
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Episode]]:
-        """The batches from the present step to the next validation: an epoch, as Lightning counts."""
-        every, steps = self.config.validation.every, self.config.training.steps
-        accumulate, workers = self.config.training.accumulate, self.config.training.workers
-        first = self.trainer.lightning_module.step
-        last = min((first // every + 1) * every, steps)
-        return DataLoader(
-            self._batches(self.training),
-            batch_size=None,
-            sampler=range(first * accumulate, last * accumulate),
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-        )
-
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Episode]]:
-        """The fixed validation tasks."""
-        return DataLoader(self._batches(self.validation), batch_size=None)
 
 
 class MetaTraining(pl.LightningModule):  # type: ignore[misc]
@@ -136,6 +57,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         self._loss, self._losses = torch.zeros(()), 0
         self._trouble = ""
         self._is_uphill = False
+        self._threads: TaskThreads | None = None
         self._average: list[Tensor] = []
         self._started = 0.0
         self._validation_started = self._validation_seconds = 0.0
@@ -161,6 +83,13 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
             self._average = [p.detach().clone() for _, p in self._trained()]
         self._average = [tensor.to(self.device) for tensor in self._average]
         self._loss = self._loss.to(self.device)
+        if self.config.training.threads > 1:
+            if self.device.type != "cpu":
+                raise ConfigError(
+                    f"training.threads shares tasks out among the cores of a CPU; found the device {self.device}. "
+                    "Leave it out, or set training.accelerator=cpu."
+                )
+            self._threads = TaskThreads(self.learner, self.config.training.threads)
         self._started = time.monotonic() - self.elapsed
 
     def _measure_time(self) -> None:
@@ -192,7 +121,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._measure_time()
-        self.learner.progress(self.share())
+        (self._threads or self.learner).progress(self.share())
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.rate()
         self._seed(batch_idx % self.config.training.accumulate)
@@ -208,7 +137,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
             torch.cuda.manual_seed(number)
 
     def training_step(self, batch: tuple[Tensor, Episode], batch_idx: int) -> Tensor:
-        loss: Tensor = self.learner(batch[1])
+        loss: Tensor = (self._threads or self.learner)(batch[1])
         if self._is_uphill:
             return loss
         # Where a step is long or nothing runs ahead, looking at once costs nothing, and tells most.
