@@ -1,7 +1,7 @@
 """Training steps of MAML on all cores of a CPU: tasks shared out among threads against operations split among cores.
 
-The model is the image Transformer of `meta_gradient.py`, the batch 8 tasks of 5-way 1-shot with 15 queries a class and 5
-inner steps. Seconds are of the clock on the wall, the best of several rounds, contenders in turn.
+The models are those of `meta_gradient.py`, the batch 8 tasks of 5-way 1-shot with 15 queries a class and 5 inner steps.
+Seconds are of the clock on the wall, the best of several rounds, contenders in turn.
 """
 
 from __future__ import annotations
