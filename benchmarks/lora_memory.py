@@ -80,7 +80,7 @@ def contender(way_of: str, steps: int, way: int = WAY, queries: int = QUERIES) -
 
 def peak(way_of: str, steps: int) -> float:
     """Bytes, in this process."""
-    contender(way_of, 1, way=2, queries=1)()  # what is set up once does not count
+    contender(way_of, 2, way=2, queries=1)()  # what is set up once does not count
     gradient = contender(way_of, steps)
     return peak_of(gradient)
 

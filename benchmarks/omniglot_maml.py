@@ -3,7 +3,7 @@
 Finn et al. 2017, Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks: one step of 0.4 for 5-way 1-shot
 tasks, five of 0.1 for 20-way ones, second order. Theirs is a convolutional network that is trained for 60,000 outer
 steps of 32 and 16 tasks; here the default image encoder is trained for so many minutes on one thread. What else is
-chosen below was chosen on the validation classes; both train on 20-way tasks.
+chosen below was chosen on the validation classes, from a few short runs each; both train on 20-way tasks.
 
 python benchmarks/omniglot_maml.py FOLDER [--minutes 20] [--ways 5 20] [--set training.rate=0.003 ...] [--smoke]
 """
