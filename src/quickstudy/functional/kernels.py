@@ -38,7 +38,7 @@ def exact_derivatives() -> Iterator[None]:
 
     >>> x = torch.randn(1, 1, 3, 4, requires_grad=True)
     >>> with exact_derivatives():
-    ...     y = nn.functional.scaled_dot_product_attention(x, x, x).square().sum()
+    ...     y = torch.nn.functional.scaled_dot_product_attention(x, x, x).square().sum()
     >>> slope = torch.autograd.grad(y, x, create_graph=True)[0]
     >>> torch.autograd.grad(slope.square().sum(), x)[0].shape
     torch.Size([1, 1, 3, 4])
