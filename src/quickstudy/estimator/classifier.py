@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import Tensor
 
-from quickstudy.artifact import AdaptedTask, Artifact, answer, extend, load_artifact
-from quickstudy.data.decoding import to_pixels
-from quickstudy.data.labelled import read_inputs
+from quickstudy.artifact import AdaptedTask, Artifact, answer, extend
 from quickstudy.data.text import Tokenizes
+from quickstudy.estimator.inputs import (
+    Array,
+    artifact_to_start_from,
+    images_of,
+    mean_and_deviation,
+    table_of,
+    texts_of,
+)
 from quickstudy.nn.encoders import VectorEncoder
-
-Array = npt.NDArray[Any]
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -111,7 +110,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.classes_[p.argmax(axis=1)]
 
     def _begin(self, X: Any, y: Any, classes: Any) -> Self:
-        self.artifact_ = self._loaded()
+        self.artifact_ = artifact_to_start_from(self.artifact, self.device)
         x = self._inputs(X, begin=True)
         check_classification_targets(y)
         self.classes_ = np.unique(column_or_1d(y, warn=True) if classes is None else classes)
@@ -123,20 +122,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         self.task_ = extend(self.artifact_, None, x, labels, class_names=self._names())
         return self
-
-    def _loaded(self) -> Artifact:
-        if self.artifact is None:
-            raise ValueError(
-                "There is nothing to start from; name an artifact's folder: FewShotClassifier('runs/demo/artifact')."
-            )
-        artifact = self.artifact
-        if not isinstance(artifact, Artifact):
-            artifact = load_artifact(artifact, self.device)
-        if isinstance(artifact.learner.encoder, VectorEncoder):
-            # In double precision an answer does not depend on which others are asked for with it.
-            learner = copy.deepcopy(artifact.learner).double().eval()
-            artifact = dataclasses.replace(artifact, learner=learner)
-        return artifact
 
     def _names(self) -> list[str]:
         return [str(each) for each in self.classes_.tolist()]
@@ -170,70 +155,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _numbers(self, X: Any, encoder: VectorEncoder, *, begin: bool) -> Tensor:
         """Columns standardised with the mean and deviation of the first examples."""
-        table = validate_data(self, X, reset=begin, dtype=np.float64)
-        if table.shape[1] > encoder.inputs:
-            raise ValueError(
-                f"Found {table.shape[1]} columns, but this artifact takes at most {encoder.inputs}; select columns, or "
-                "train an artifact with more inputs."
-            )
+        table = table_of(self, X, most=encoder.inputs, begin=begin)
         if begin:
-            self.mean_ = table.mean(axis=0)
-            deviation = table.std(axis=0)
-            self.scale_ = np.where(deviation > 1e-12 * (1 + abs(self.mean_)), deviation, 1.0)
+            self.mean_, self.scale_ = mean_and_deviation(table)
         return torch.from_numpy((table - self.mean_) / self.scale_)
-
-
-def texts_of(X: Any) -> list[str]:
-    """The strings of a list or a one-dimensional array.
-
-    Raises:
-        ValueError: something else was given.
-    """
-    if isinstance(X, str) or np.ndim(X) != 1 or not all(isinstance(text, str) for text in X):
-        raise ValueError("This artifact takes texts; give a list of strings.")
-    return [str(text) for text in X]
-
-
-def images_of(X: Any, shape: dict[str, Any]) -> Tensor:
-    """Images, or files of them, as uint8 (image, channel, size, size).
-
-    Args:
-        X: an array (image, height, width) or (image, channel, height, width), or a list of paths or Pillow images.
-        shape: size, channels and invert, as :func:`quickstudy.data.decoding.to_pixels` takes them.
-
-    Raises:
-        ValueError: something else was given.
-        DataError: a file cannot be read.
-    """
-    if isinstance(X, Sequence) and X and all(isinstance(each, str | Path) for each in X):
-        found, _ = read_inputs([str(each) for each in X], kind="image", **shape)
-        if len(found) != len(X):
-            raise ValueError(
-                f"Found {len(found)} images at {len(X)} paths; name files, no folders."
-            )
-        return found
-    if isinstance(X, Sequence) and X and all(isinstance(each, Image.Image) for each in X):
-        pictures = list(X)
-    else:
-        pictures = [Image.fromarray(each) for each in _planes(np.asarray(X))]
-    return torch.from_numpy(np.stack([to_pixels(each, **shape) for each in pictures]))
-
-
-def _planes(images: Array) -> Array:
-    """uint8 (image, height, width) or (image, height, width, 3)."""
-    if images.ndim == 4 and images.shape[1] in (1, 3):
-        images = images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)
-    elif images.ndim != 3 or images.dtype.kind not in "uif":
-        raise ValueError(
-            f"This artifact takes images; found an array of shape {images.shape} and type {images.dtype}, expected "
-            "(image, height, width), (image, channel, height, width) with 1 or 3 channels, or a list of file paths."
-        )
-    if images.dtype == np.uint8:
-        return images
-    low, high = images.min(initial=0), images.max(initial=0)
-    most = 1 if images.dtype.kind == "f" else 255
-    if not 0 <= low <= high <= most:
-        raise ValueError(
-            f"Found pixels from {low:g} to {high:g}; expected floats in 0 … 1 or whole numbers in 0 … 255."
-        )
-    return np.rint(images * (255 / most)).astype(np.uint8)

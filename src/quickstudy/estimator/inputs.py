@@ -1,0 +1,131 @@
+"""What estimators share: an artifact to start from, and examples as it takes them."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from quickstudy.artifact import Artifact, load_artifact
+from quickstudy.data.decoding import to_pixels
+from quickstudy.data.labelled import read_inputs
+from quickstudy.nn.encoders import VectorEncoder
+
+Array = npt.NDArray[Any]
+
+
+def artifact_to_start_from(artifact: str | Path | Artifact | None, device: str) -> Artifact:
+    """An artifact as an estimator computes with it.
+
+    Args:
+        artifact: its folder, or a loaded one.
+        device: where an artifact that is given as a folder computes.
+
+    Raises:
+        ValueError: there is none.
+        ArtifactError: it cannot be read.
+    """
+    if artifact is None:
+        raise ValueError(
+            "There is nothing to start from; name an artifact's folder: FewShotClassifier('runs/demo/artifact')."
+        )
+    if not isinstance(artifact, Artifact):
+        artifact = load_artifact(artifact, device)
+    if isinstance(artifact.learner.encoder, VectorEncoder):
+        # In double precision an answer does not depend on which others are asked for with it.
+        learner = copy.deepcopy(artifact.learner).double().eval()
+        artifact = dataclasses.replace(artifact, learner=learner)
+    return artifact
+
+
+def table_of(estimator: BaseEstimator, X: Any, *, most: int, begin: bool) -> Array:
+    """Numbers, float64 (example, column), as scikit-learn checks them.
+
+    Args:
+        estimator: that is given them.
+        X: the examples.
+        most: columns that the artifact takes.
+        begin: whether these examples say how many columns there are from now on.
+
+    Raises:
+        ValueError: they are no table of finite numbers, or have another number of columns.
+    """
+    table = validate_data(estimator, X, reset=begin, dtype=np.float64)
+    if table.shape[1] > most:
+        raise ValueError(
+            f"Found {table.shape[1]} columns, but this artifact takes at most {most}; select columns, or train an "
+            "artifact with more inputs."
+        )
+    return table
+
+
+def mean_and_deviation(table: Array) -> tuple[Array, Array]:
+    """Of each column, (column,); the deviation of a constant column is taken for 1."""
+    mean, deviation = table.mean(axis=0), table.std(axis=0)
+    return mean, np.where(deviation > 1e-12 * (1 + abs(mean)), deviation, 1.0)
+
+
+def texts_of(X: Any) -> list[str]:
+    """The strings of a list or a one-dimensional array.
+
+    Raises:
+        ValueError: something else was given.
+    """
+    if isinstance(X, str) or np.ndim(X) != 1 or not all(isinstance(text, str) for text in X):
+        raise ValueError("This artifact takes texts; give a list of strings.")
+    return [str(text) for text in X]
+
+
+def images_of(X: Any, shape: dict[str, Any]) -> Tensor:
+    """Images, or files of them, as uint8 (image, channel, size, size).
+
+    Args:
+        X: an array (image, height, width) or (image, channel, height, width), or a list of paths or Pillow images.
+        shape: size, channels and invert, as :func:`quickstudy.data.decoding.to_pixels` takes them.
+
+    Raises:
+        ValueError: something else was given.
+        DataError: a file cannot be read.
+    """
+    if isinstance(X, Sequence) and X and all(isinstance(each, str | Path) for each in X):
+        found, _ = read_inputs([str(each) for each in X], kind="image", **shape)
+        if len(found) != len(X):
+            raise ValueError(
+                f"Found {len(found)} images at {len(X)} paths; name files, no folders."
+            )
+        return found
+    if isinstance(X, Sequence) and X and all(isinstance(each, Image.Image) for each in X):
+        pictures = list(X)
+    else:
+        pictures = [Image.fromarray(each) for each in _planes(np.asarray(X))]
+    return torch.from_numpy(np.stack([to_pixels(each, **shape) for each in pictures]))
+
+
+def _planes(images: Array) -> Array:
+    """uint8 (image, height, width) or (image, height, width, 3)."""
+    if images.ndim == 4 and images.shape[1] in (1, 3):
+        images = images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)
+    elif images.ndim != 3 or images.dtype.kind not in "uif":
+        raise ValueError(
+            f"This artifact takes images; found an array of shape {images.shape} and type {images.dtype}, expected "
+            "(image, height, width), (image, channel, height, width) with 1 or 3 channels, or a list of file paths."
+        )
+    if images.dtype == np.uint8:
+        return images
+    low, high = images.min(initial=0), images.max(initial=0)
+    most = 1 if images.dtype.kind == "f" else 255
+    if not 0 <= low <= high <= most:
+        raise ValueError(
+            f"Found pixels from {low:g} to {high:g}; expected floats in 0 … 1 or whole numbers in 0 … 255."
+        )
+    return np.rint(images * (255 / most)).astype(np.uint8)
