@@ -55,6 +55,11 @@ class GradientLearner(Learner, ABC):
             return str(first_divergence(loop, start, fast.shared(), data) or "")
 
 
+QUERIES_AT_ONCE = 3
+"""Queries that a sparing strategy asks at a time, for each support example of a task: a step back through the inner
+loop keeps about so many times what the first derivative of one example keeps."""
+
+
 class MAML(GradientLearner):
     """Model-agnostic meta-learning: an encoder from which a few gradient steps learn a task.
 
@@ -193,9 +198,9 @@ class MAML(GradientLearner):
         return torch.stack(losses).sum()
 
     def _asked(self, state: Weights, episode: Episode, *, sparing: bool) -> Tensor:
-        """The loss of the queries; sparing of memory, as many of them at a time as a task has support examples."""
+        """The loss of the queries; sparing of memory, some of them at a time."""
         support, query, context = episode
-        at_once = support.mask.shape[1]
+        at_once = QUERIES_AT_ONCE * support.mask.shape[1]
         if not sparing or query.mask.shape[1] <= at_once:
             return self.likelihood.nll(self.predict(state, query.x, context), query, context)
 
