@@ -117,7 +117,7 @@ CORE = [
     name_of(path).replace("/", ".").removesuffix(".__init__")
     for path in FILES
     if name_of(path).split("/")[0] in ("episode", "likelihood", "functional", "learners")
-    or name_of(path) in ("nn/layers", "nn/positions", "nn/encoders", "data/source")
+    or name_of(path) in ("nn/attention", "nn/layers", "nn/positions", "nn/encoders", "data/source")
 ]
 
 

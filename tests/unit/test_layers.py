@@ -11,8 +11,8 @@ from jaxtyping import Float, jaxtyped
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+import quickstudy.nn.attention
 from quickstudy.functional import exact_derivatives
-from quickstudy.nn import layers
 from quickstudy.nn.layers import (
     Attention,
     Block,
@@ -38,7 +38,7 @@ def by_hand(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
 def test_attention_is_softmax_of_scaled_products(
     causal: bool, padded: bool, short: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layers, "SHORT", short)
+    monkeypatch.setattr(quickstudy.nn.attention, "SHORT", short)
     query, key, value = torch.randn(3, 2, 4, 5, 6, dtype=torch.float64)
     seen = torch.ones(2, 1, 5, 5, dtype=torch.bool)
     mask = None
@@ -188,6 +188,21 @@ def test_a_memory_read_token_by_token_is_a_masked_sequence() -> None:
     seen[:, 4:, 4:] = torch.eye(5, dtype=torch.bool)
     whole = stack(torch.cat([support, queries], 1), mask=seen[:, None])
     close(own, whole[:, 4:])
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_one_stream_is_reading_and_then_asking(layers: int) -> None:
+    stack = Transformer(8, layers=layers, heads=2).double()
+    support, queries = torch.randn(2, 4, 8).double(), torch.randn(2, 5, 8).double()
+    exists = torch.arange(4) < torch.tensor([0, 3])[:, None]
+    between = (exists[:, None] | torch.eye(4, dtype=torch.bool))[:, None]
+    seen = exists[:, None, None]
+    weights = list(stack.parameters())
+    two = stack.isolated(queries, *stack.memorise(support, mask=between), mask=seen)
+    one = stack.together(support, queries, memory_mask=between, mask=seen)
+    close(one, two)
+    slopes = [torch.autograd.grad(each.pow(3).sum(), weights) for each in (one, two)]
+    close(*slopes)
 
 
 def test_dropout_only_drops_while_training() -> None:
