@@ -46,6 +46,12 @@ AT_REST = {"steps": 12, "rate": 0.045, "penalty": 20.0, "solver_steps": 8}
 ROWS = [
     Row("protonet", "protonet", {"label_smoothing": 0.1}),
     Row("protonet-euclidean", "protonet", {"distance": "euclidean"}),
+    Row("matching", "matching", {}),
+    Row("matching-context", "matching", {"layers": 2, "heads": 2}),
+    Row("relation", "relation", {}),
+    Row("feat", "feat", {"heads": 2}),
+    Row("feat-euclidean", "feat", {"distance": "euclidean"}),
+    Row("deepsets", "feat", {"set_function": "deepsets"}),
     Row("ridge", "ridge", {}),
     Row("linear_head", "linear_head", {"steps": 6}),
     Row("linear_head-raw", "linear_head", {"steps": 3, "unit_length": False}),

@@ -8,11 +8,17 @@ from quickstudy.learners.closed_form import LinearHead, Ridge
 from quickstudy.learners.context import InContext
 from quickstudy.learners.gradient import MAML
 from quickstudy.learners.implicit import ImplicitMAML
+from quickstudy.learners.matching import MatchingNetwork
 from quickstudy.learners.metric import ProtoNet
+from quickstudy.learners.relation import RelationNetwork
 from quickstudy.learners.reptile import Reptile
+from quickstudy.learners.set_attention import FEAT
 
 LEARNERS: dict[str, type[Learner]] = {
     "protonet": ProtoNet,
+    "matching": MatchingNetwork,
+    "relation": RelationNetwork,
+    "feat": FEAT,
     "ridge": Ridge,
     "in_context": InContext,
     "maml": MAML,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,63 @@ class PrototypeState(NamedTuple):
     counts: Tensor
     """(task, way)"""
 
+    def and_more(self, earlier: PrototypeState | None) -> PrototypeState:
+        """This and what was known earlier."""
+        if earlier is None:
+            return self
+        return PrototypeState(earlier.sums + self.sums, earlier.counts + self.counts)
+
+    @property
+    def means(self) -> Tensor:
+        """The prototypes, (task, way, width); zero for a class without examples."""
+        return self.sums / self.counts.clamp(min=1)[..., None]
+
+
+Distance = Literal["cosine", "euclidean"]
+"""How a query is compared with a prototype."""
+
+
+def closeness(queries: Tensor, prototypes: Tensor, distance: Distance) -> Tensor:
+    """``cos(q, p_c)``, or ``-‖q - p_c‖² / width``.
+
+    Args:
+        queries: (task, query, width), of unit length for the cosine.
+        prototypes: (task, way, width).
+        distance: which of the two.
+
+    Returns:
+        (task, query, way).
+
+    >>> one, two = torch.eye(2)[None], torch.tensor([[[2.0, 0.0]]])
+    >>> closeness(one, two, "cosine").tolist(), closeness(one, two, "euclidean").tolist()
+    ([[[1.0], [0.0]]], [[[-0.5], [-2.5]]])
+    """
+    if distance == "cosine":
+        return queries @ F.normalize(prototypes, dim=-1).transpose(1, 2)
+    square = (prototypes * prototypes).sum(-1)[:, None] + (queries * queries).sum(-1, keepdim=True)
+    return (2 * queries @ prototypes.transpose(1, 2) - square) / queries.shape[-1]
+
+
+def log_temperature_of(temperature: float) -> nn.Parameter:
+    """The parameter log τ.
+
+    Raises:
+        ValueError: τ is not positive.
+    """
+    if temperature <= 0:
+        raise ValueError(f"The temperature must be positive; found {temperature}.")
+    return nn.Parameter(torch.tensor(math.log(temperature)))
+
+
+def check_distance(distance: str) -> None:
+    """Check the name of a distance.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if distance not in get_args(Distance):
+        raise ValueError(f"The distance must be cosine or euclidean; found {distance!r}.")
+
 
 class ProtoNet(Learner):
     """Prototypical network: the class whose mean embedding is nearest.
@@ -70,17 +127,14 @@ class ProtoNet(Learner):
         self,
         encoder: Encoder,
         *,
-        distance: Literal["cosine", "euclidean"] = "cosine",
+        distance: Distance = "cosine",
         temperature: float = 10.0,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(encoder, Categorical(label_smoothing=label_smoothing))
-        if distance not in ("cosine", "euclidean"):
-            raise ValueError(f"The distance must be cosine or euclidean; found {distance!r}.")
-        if temperature <= 0:
-            raise ValueError(f"The temperature must be positive; found {temperature}.")
+        check_distance(distance)
         self.distance = distance
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.log_temperature = log_temperature_of(temperature)
 
     def embed(self, x: Inputs) -> Tensor:
         """Embeddings (task, example, width), of unit length under the cosine distance."""
@@ -90,23 +144,9 @@ class ProtoNet(Learner):
     def adapt(
         self, support: Examples, context: Context, state: PrototypeState | None = None
     ) -> PrototypeState:
-        sums, counts = class_sums(self.embed(support.x), support, context.classes.shape[1])
-        return (
-            PrototypeState(sums, counts)
-            if state is None
-            else PrototypeState(state.sums + sums, state.counts + counts)
-        )
+        sums = class_sums(self.embed(support.x), support, context.classes.shape[1])
+        return PrototypeState(*sums).and_more(state)
 
     def predict(self, state: PrototypeState, x: Inputs, context: Context) -> Tensor:
-        queries = self.embed(x)
-        prototypes = state.sums / state.counts.clamp(min=1)[..., None]
-        if self.distance == "cosine":
-            similarity = queries @ F.normalize(prototypes, dim=-1).transpose(1, 2)
-        else:
-            square = (prototypes * prototypes).sum(-1)[:, None] + (queries * queries).sum(
-                -1, keepdim=True
-            )
-            similarity = (2 * queries @ prototypes.transpose(1, 2) - square) / queries.shape[-1]
-        return (similarity * self.log_temperature.exp()).masked_fill(
-            state.counts[:, None] == 0, UNSEEN
-        )
+        logits = closeness(self.embed(x), state.means, self.distance) * self.log_temperature.exp()
+        return logits.masked_fill(state.counts[:, None] == 0, UNSEEN)
