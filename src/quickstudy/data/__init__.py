@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quickstudy.data.gaussian_process import GaussianProcess
 from quickstudy.data.glyphs import GlyphSource
 from quickstudy.data.images import ImageSource
 from quickstudy.data.omniglot import OmniglotSource
@@ -16,4 +17,5 @@ SOURCES: dict[str, type[TaskSource]] = {
     "text": TextSource,
     "sinusoid": Sinusoid,
     "linear": Linear,
+    "gaussian_process": GaussianProcess,
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from quickstudy.data.exact import Exact
 from quickstudy.episode import Episode, Inputs, leaves, tree_map
 
 if TYPE_CHECKING:
@@ -132,8 +133,9 @@ class World(TaskSource):
         """
 
     @abstractmethod
-    def exact(self, episode: Episode) -> Tensor:
-        """What one who knows the world and has seen the support says of the queries, (task, query, values).
+    def exact(self, episode: Episode) -> Exact:
+        """What one who knows the world and has seen the support says of each query by itself.
 
-        It is the posterior mean, which no learner can beat in squared error, or as near to it as the world itself says.
+        Its mean is the posterior mean, which no learner can beat in squared error, or as near to it as the world itself
+        says; its density is what no learner can beat in log-likelihood.
         """

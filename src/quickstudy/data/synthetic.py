@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from quickstudy.data.design import EpisodeDesign, span
-from quickstudy.data.source import Split, World
+from quickstudy.data.exact import Exact, normal
+from quickstudy.data.source import DataError, Split, World
 from quickstudy.episode import Context, Episode, Examples
 
 SMALLEST_NOISE = 1e-5
 """What exact answers take for the noise of values that have none: about what rounding leaves of them."""
+FEWEST_QUERIES = 3
+"""Of a task that draws their number."""
 
 
 def numbers_in_examples(design: EpisodeDesign) -> int:
@@ -21,21 +24,43 @@ def numbers_in_examples(design: EpisodeDesign) -> int:
     return span(design.shot)[1] + design.queries
 
 
-def split_up(x: Tensor, y: Tensor, design: EpisodeDesign, generator: torch.Generator) -> Episode:
+def split_up(
+    x: Tensor,
+    y: Tensor,
+    design: EpisodeDesign,
+    generator: torch.Generator,
+    *,
+    most_examples: int = 0,
+) -> Episode:
     """Examples of functions as an episode: the first ones of each are the support, the others the queries.
 
     Args:
         x: (task, example, inputs).
         y: (task, example, values).
         design: whose shot may be a range; each task then draws its own, and the rest of its support is masked.
-        generator: decides those shots.
+        generator: decides those shots, and the queries that are kept.
+        most_examples: of a task, support and queries together; each task then keeps a random number of its queries,
+            from 3 up, and the others are masked. 0 keeps all.
+
+    Raises:
+        DataError: so many examples leave no room for 3 queries.
     """
     low, shot = span(design.shot)
     tasks = len(x)
     mask = torch.ones(tasks, x.shape[1], dtype=torch.bool)
+    shots = torch.full((tasks, 1), shot)
     if low < shot:
         shots = torch.randint(low, shot + 1, (tasks, 1), generator=generator)
         mask[:, :shot] = torch.arange(shot) < shots
+    if most_examples:
+        if min(most_examples - shot, design.queries) < FEWEST_QUERIES:
+            raise DataError(
+                f"Found tasks of {shot} support examples and {design.queries} queries, of which most_examples keeps "
+                f"{most_examples} together; leave room for {FEWEST_QUERIES} queries."
+            )
+        room = (most_examples - shots).clamp(max=design.queries) - FEWEST_QUERIES + 1
+        more = (torch.rand(tasks, 1, generator=generator) * room).long()
+        mask[:, shot:] = torch.arange(design.queries) < FEWEST_QUERIES + more
     values = y.shape[2]
     return Episode(
         support=Examples(x[:, :shot], y[:, :shot], mask[:, :shot]),
@@ -57,12 +82,13 @@ def linear_posterior(
     mean: Tensor,
     covariance: Tensor,
     noise: float,
-) -> Tensor:
-    """The posterior mean at the queries of ``y = wᵀ f + ε`` with ``w ~ N(m, S)`` and ``ε ~ N(0, σ²)``.
+) -> tuple[Tensor, Tensor]:
+    """The posterior at the queries of ``y = wᵀ f + ε`` with ``w ~ N(m, S)`` and ``ε ~ N(0, σ²)``.
 
-    ``m + S Fᵀ (F S Fᵀ + σ² I)⁻¹ (y - F m)``, times the features of the queries. Under another prior of the same mean
-    and covariance it is the best answer that is linear in y. Without noise and with as many examples as features, it is
-    the solution of least squares.
+    Its mean is ``m + S Fᵀ (F S Fᵀ + σ² I)⁻¹ (y - F m)``, its covariance ``S - S Fᵀ (F S Fᵀ + σ² I)⁻¹ F S``, both times
+    the features of the queries. Under another prior of the same mean and covariance, the mean is the best answer that
+    is linear in y and the variance its expected squared error. Without noise and with as many examples as features, the
+    mean is the solution of least squares.
 
     Args:
         support: features (task, example, feature).
@@ -74,19 +100,21 @@ def linear_posterior(
         noise: σ, taken for at least 1e-5.
 
     Returns:
-        (task, query, values), in the precision of y.
+        Mean and standard deviation of the values with their noise, float64 (task, query, values).
     """
-    rows, kept = support.double(), mask[..., None]
+    rows, kept, asked = support.double(), mask[..., None], queries.double()
     mean, covariance = mean.to(rows), covariance.to(rows)
     expected = rows @ mean
     rest = torch.where(kept, y.double() - expected[..., None], 0)
     rows = torch.where(kept, rows, 0)
     spread = max(noise, SMALLEST_NOISE) ** 2
     identity = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
-    gram = rows @ covariance @ rows.transpose(1, 2) + spread * identity
-    solved = torch.cholesky_solve(rest, torch.linalg.cholesky(gram))
-    weights = mean[:, None] + covariance @ rows.transpose(1, 2) @ solved
-    return (queries.double() @ weights).to(y.dtype)
+    lower = torch.linalg.cholesky(rows @ covariance @ rows.mT + spread * identity)
+    weights = mean[:, None] + covariance @ rows.mT @ torch.cholesky_solve(rest, lower)
+    prior = ((asked @ covariance) * asked).sum(-1)
+    told = torch.linalg.solve_triangular(lower, rows @ covariance @ asked.mT, upper=False)
+    variance = (prior - told.square().sum(1)).clamp(min=0) + noise**2
+    return asked @ weights, variance.sqrt()[..., None].expand(-1, -1, y.shape[2])
 
 
 class Sinusoid(World):
@@ -105,7 +133,7 @@ class Sinusoid(World):
 
     >>> world, design = Sinusoid(), EpisodeDesign(way=1, shot=5, queries=100)
     >>> episode = world.draw("test", design, tasks=2, generator=torch.Generator().manual_seed(0))
-    >>> bool((world.exact(episode) - episode.query.y).abs().max() < 1e-3)
+    >>> bool((world.exact(episode).mean - episode.query.y).abs().max() < 1e-3)
     True
     """
 
@@ -124,7 +152,7 @@ class Sinusoid(World):
         y = with_noise(amplitude * torch.sin(x - phase), self.noise, generator)
         return split_up(x, y, design, generator)
 
-    def exact(self, episode: Episode) -> Tensor:
+    def exact(self, episode: Episode) -> Exact:
         support, query = episode.support, episode.query
         # y = A cos φ · sin x - A sin φ · cos x
         size, square = 5.1 / 2, (5**3 - 0.1**3) / (3 * 4.9)
@@ -134,7 +162,7 @@ class Sinusoid(World):
         def features(x: Tensor) -> Tensor:
             return torch.cat([x.double().sin(), x.double().cos()], dim=-1)
 
-        return linear_posterior(
+        told = linear_posterior(
             features(support.x),
             support.y,
             support.mask,
@@ -143,6 +171,7 @@ class Sinusoid(World):
             covariance=covariance,
             noise=self.noise,
         )
+        return normal(*told, query.y, dense=False)
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -168,7 +197,7 @@ class Linear(World):
 
     >>> world, design = Linear(dims=3), EpisodeDesign(way=1, shot=3, queries=9)
     >>> episode = world.draw("test", design, tasks=2, generator=torch.Generator().manual_seed(0))
-    >>> bool((world.exact(episode) - episode.query.y).abs().max() < 1e-3)
+    >>> bool((world.exact(episode).mean - episode.query.y).abs().max() < 1e-3)
     True
     """
 
@@ -187,9 +216,9 @@ class Linear(World):
         x = torch.randn(tasks, numbers_in_examples(design), self.inputs, generator=generator)
         return split_up(x, with_noise(x @ weights, self.noise, generator), design, generator)
 
-    def exact(self, episode: Episode) -> Tensor:
+    def exact(self, episode: Episode) -> Exact:
         support = episode.support
-        return linear_posterior(
+        told = linear_posterior(
             support.x,
             support.y,
             support.mask,
@@ -198,6 +227,7 @@ class Linear(World):
             covariance=torch.eye(self.inputs),
             noise=self.noise,
         )
+        return normal(*told, episode.query.y, dense=self.noise > 0)
 
     def describe(self) -> dict[str, Any]:
         return {
