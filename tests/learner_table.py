@@ -40,6 +40,10 @@ class Row(NamedTuple):
 
 IN_CONTEXT = {"width": 8, "layers": 2, "heads": 2, "bank": 7}
 
+PROCESS = {"width": 8, "layers": 2, "heads": 2, "waves": 3}
+
+SEQUENCE = {"filters": 4, "keys": 4, "rounds": 1, "length": 4}
+
 AT_REST = {"steps": 12, "rate": 0.045, "penalty": 20.0, "solver_steps": 8}
 """So firm a penalty that descent converges to rounding, and the implicit gradient is exact."""
 
@@ -56,6 +60,8 @@ ROWS = [
     Row("linear_head", "linear_head", {"steps": 6}),
     Row("linear_head-raw", "linear_head", {"steps": 3, "unit_length": False}),
     Row("in_context", "in_context", IN_CONTEXT),
+    Row("in_context-groups", "in_context", IN_CONTEXT | {"bank": 3}),
+    Row("in_context-ensemble", "in_context", IN_CONTEXT | {"ensemble": 3}),
     Row("maml", "maml", {"steps": 2, "rate": 0.3}),
     Row("maml-some", "maml", {"steps": 2, "rate": 0.3, "adapt": "norms,*.bias"}),
     Row("maml-head", "maml", {"steps": 3, "adapt": "head"}),
@@ -83,6 +89,12 @@ ROWS = [
     Row("imaml-values", "imaml", {"steps": 3, "solver_steps": 2, "values": 2}, exact=False),
     Row("cavia", "cavia", {"steps": 2, "context_width": 4}),
     Row("cavia-first", "cavia", {"context_width": 4, "strategy": "first"}, exact=False),
+    Row("neural_process", "neural_process", PROCESS | {"values": 2}),
+    Row("neural_process-joint", "neural_process", PROCESS | {"values": 2, "rank": 3, "waves": 0}),
+    Row("autoregressive", "autoregressive", PROCESS | {"values": 2}),
+    Row("conditional_process", "conditional_process", {"values": 2, "width": 8, "layers": 1}),
+    Row("snail", "snail", SEQUENCE | {"bank": 5, "label_smoothing": 0.1}),
+    Row("snail-values", "snail", SEQUENCE | {"values": 2}),
 ]
 
 

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from quickstudy.data.text import Tokenizes, readable
 from quickstudy.durable import FORMAT, ArtifactError, aside, canonical, sha256_of, write_file
 from quickstudy.episode import (
     Context,
@@ -25,7 +26,7 @@ from quickstudy.episode import (
     take_tasks,
     tree_map,
 )
-from quickstudy.learners.base import State
+from quickstudy.learners.base import Learner, State
 from quickstudy.likelihood import Categorical, predicted_values
 
 if TYPE_CHECKING:
@@ -205,11 +206,14 @@ def load_task(path: str | Path, artifact: Artifact) -> AdaptedTask:
     )
 
 
-def _new_context(way: int, device: torch.device) -> Context:
+def _new_context(names: Sequence[str], learner: Learner, device: torch.device) -> Context:
+    way, tokens = len(names), torch.zeros(len(names), 0, dtype=torch.int64)
+    if getattr(learner, "names", False) and isinstance(learner.encoder, Tokenizes):
+        tokens = learner.encoder.tokenize([readable(name) for name in names])
     return Context(
         classes=torch.ones(1, way, dtype=torch.bool, device=device),
         description=torch.zeros(1, 0, device=device),
-        names=torch.zeros(1, way, 0, dtype=torch.int64, device=device),
+        names=tokens[None].to(device),
     )
 
 
@@ -257,7 +261,7 @@ def extend(
         y=y[None].to(device),
         mask=torch.ones(1, count, dtype=torch.bool, device=device),
     )
-    context = _new_context(len(names), device) if task is None else task.context
+    context = _new_context(names, artifact.learner, device) if task is None else task.context
     with torch.no_grad():
         state = artifact.learner.adapt(support, context, None if task is None else task.state)
         if not all(leaf.isfinite().all() for leaf in leaves(state)):

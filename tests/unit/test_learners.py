@@ -12,8 +12,9 @@ from quickstudy.episode import Context, Episode, Examples, Task, collate, take_t
 from quickstudy.functional import exact_derivatives
 from quickstudy.learners.base import Learner
 from quickstudy.learners.closed_form import LinearHead, Ridge, largest_eigenvalue_bound
-from quickstudy.learners.context import InContext, simplex
+from quickstudy.learners.context import InContext
 from quickstudy.learners.gradient import MAML
+from quickstudy.learners.label_codes import simplex
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.nn.encoders import Encoder, RawEncoder, VectorEncoder
 
@@ -328,13 +329,6 @@ def test_before_training_it_is_a_prototypical_network() -> None:
     assert torch.equal(*choices)
 
 
-def test_a_way_above_the_bank_names_both() -> None:
-    learner = in_context(bank=4)
-    episode = collate([vector_task(way=5)])
-    with pytest.raises(ValueError, match="5 classes, but this learner has a bank of 4"):
-        learner.adapt(episode.support, episode.context)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -342,6 +336,8 @@ def test_a_way_above_the_bank_names_both() -> None:
         ({"bank": 1}, "at least 2 label codes"),
         ({"temperature": 0.0}, "temperature must be positive"),
         ({"layers": 0}, "layers must be at least 1"),
+        ({"ensemble": 0}, "at least 1 member; found 0"),
+        ({"ensemble_over": "tasks"}, "over codes or features; found 'tasks'"),
     ],
 )
 def test_in_context_names_a_bad_option(options: dict, message: str) -> None:

@@ -102,7 +102,8 @@ def evaluate(
         most_queries=usual.queries,
     )
     bank = getattr(model.learner, "bank", None)
-    if bank is not None and span(design.way)[1] > bank:
+    limited = bank is not None and not getattr(model.learner, "any_way", False)
+    if limited and span(design.way)[1] > bank:
         raise WrongUse(
             f"The model {artifact} knows tasks of at most {bank} classes, but --way is {design.way}; choose {bank} or "
             "fewer, or train a model with a larger learner.bank."

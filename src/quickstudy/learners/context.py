@@ -3,70 +3,33 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.episode import Context, Examples, Inputs, concatenate
+from quickstudy.episode import Context, Episode, Examples, Inputs, concatenate
 from quickstudy.learners.base import Learner
+from quickstudy.learners.ensemble import pooled, varied
+from quickstudy.learners.label_codes import deal, simplex
 from quickstudy.learners.metric import UNSEEN, class_sums
 from quickstudy.likelihood import Categorical
 from quickstudy.nn.encoders import Encoder
 from quickstudy.nn.layers import Norm, Transformer
 
-KEY_PERIODS = 32
-"""How often the key of a class runs through 0 … 1 along one unit of its projection. Large enough to look random,
-small enough that rounding in single precision rarely changes the order of two classes."""
-
-
-def simplex(count: int, width: int) -> Tensor:
-    """``count`` unit vectors at equal angles, ``c_i · c_j = -1 / (count - 1)``, as far apart as can be.
-
-    The corners of a regular simplex, turned by a fixed rotation so that every feature takes part.
-
-    Args:
-        count: number of vectors.
-        width: their features, at least ``count - 1``.
-
-    Returns:
-        (count, width), the same on every call.
-
-    Raises:
-        ValueError: fewer than 2 vectors, or too few features for so many of them.
-
-    >>> codes = simplex(3, 4)
-    >>> (codes @ codes.T).round(decimals=3).tolist()
-    [[1.0, -0.5, -0.5], [-0.5, 1.0, -0.5], [-0.5, -0.5, 1.0]]
-    """
-    if count < 2:
-        raise ValueError(f"A bank holds at least 2 label codes; found {count}.")
-    if width < count - 1:
-        raise ValueError(
-            f"A bank of {count} label codes needs a width of at least {count - 1}; found a width of {width}. "
-            "Make the width larger or the bank smaller."
-        )
-    corners = torch.eye(count, dtype=torch.float64) - 1 / count
-    # The corners lie in a space of count - 1 dimensions, whose basis the singular vectors give.
-    flat = torch.linalg.svd(corners)[2][: count - 1]
-    generator = torch.Generator().manual_seed(count)
-    turn = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))[0]
-    codes = F.normalize(corners @ flat.T, dim=-1) @ turn[: count - 1]
-    return codes.to(torch.get_default_dtype())
-
 
 class InContextState(NamedTuple):
-    """The support as the Transformer has read it."""
+    """The support as the Transformer has read it; the members of an ensemble have their layers one behind the other."""
 
     features: Tensor
-    """Embedded support, (task, example, width of the encoder)"""
+    """Embedded support, (task, example, width of the encoder); side by side for an ensemble over features"""
     labels: Tensor
     """int64 (task, example)"""
     mask: Tensor
     """bool (task, example)"""
     codes: Tensor
-    """int64 (task, way), which label code each class was dealt"""
+    """int64 (task, way), which label code each class was dealt, behind the whole bank for each group before its own"""
     keys: Tensor
     """(task, layer, head, example, width / heads)"""
     values: Tensor
@@ -83,9 +46,12 @@ class InContext(Learner):
     Fifty et al. 2024, Context-Aware Meta-Learning (CAML), with the attention mask of Nguyen & Grover 2022,
     Transformer Neural Processes. Differs from the paper: the support is read once for all queries; codes are
     added rather than put behind the features, and the query is compared with the codes rather than sent
-    through a classifier of fixed size, so any way up to ``bank`` works; the read-out R begins at zero beside
+    through a classifier of fixed size, so any way works; the read-out R begins at zero beside
     prototypes, so training begins at a prototypical network and learns a correction; the encoder is trained
     as well. There are no positions: the support is a set.
+
+    More classes than ``bank`` are split into groups g, each read by itself: ``p(c) = p(g) p(c | g)``, where
+    p(c | g) is what the learner says within the group, and p(g) what the prototypes say of all classes.
 
     Label codes are the corners of a simplex. Which class gets which is decided by a pseudo-random key
     computed from the content of its support, so renumbering the classes permutes the outputs and changes
@@ -96,13 +62,19 @@ class InContext(Learner):
         width: features of a token, at least ``bank - 1``.
         layers: Transformer layers.
         heads: attention heads.
-        bank: number of label codes, the largest way.
+        bank: number of label codes, the largest way that is answered as a whole.
         temperature: initial τ.
         dropout: while training.
         label_smoothing: of the training loss.
+        names: where classes have names that the encoder can read, each is one more example of its class, so that a
+            class may be known by its name alone.
+        ensemble: answers whose probabilities are averaged, outside of training; it may be set on a trained learner
+            (``learner.ensemble = 8``), and each costs as much as the first.
+        ensemble_over: in what the answers differ: ``codes``, which are dealt anew, or ``features`` as well, columns
+            in another order and with other signs, for learners that were trained on projected tasks.
 
     Raises:
-        ValueError: an option is out of range; at adaptation, more classes than ``bank``.
+        ValueError: an option is out of range; an ensemble over the features of what are no rows of numbers.
 
     >>> from quickstudy.nn.encoders import RawEncoder
     >>> x, y = torch.randn(1, 4, 2), torch.tensor([[0, 1, 0, 1]])
@@ -118,6 +90,7 @@ class InContext(Learner):
     order_free = True
     additive = True
     inner_loop = False
+    any_way = True
     state_type = InContextState
     bank_codes: Tensor
     key_direction: Tensor
@@ -133,13 +106,21 @@ class InContext(Learner):
         temperature: float = 10.0,
         dropout: float = 0.0,
         label_smoothing: float = 0.0,
+        names: bool = False,
+        ensemble: int = 1,
+        ensemble_over: Literal["codes", "features"] = "codes",
     ) -> None:
         super().__init__(encoder, Categorical(label_smoothing=label_smoothing))
         if temperature <= 0:
             raise ValueError(f"The temperature must be positive; found {temperature}.")
         if layers < 1:
             raise ValueError(f"The number of layers must be at least 1; found {layers}.")
-        self.bank = bank
+        if ensemble < 1:
+            raise ValueError(f"An ensemble has at least 1 member; found {ensemble}.")
+        if ensemble_over not in ("codes", "features"):
+            raise ValueError(f"An ensemble is over codes or features; found {ensemble_over!r}.")
+        self.bank, self.layers, self.names = bank, layers, names
+        self.ensemble, self.ensemble_over = ensemble, ensemble_over
         self.project = nn.Sequential(Norm(encoder.width), nn.Linear(encoder.width, width))
         self.unknown = nn.Parameter(torch.zeros(width))
         self.transformer = Transformer(width, layers=layers, heads=heads, dropout=dropout)
@@ -153,57 +134,148 @@ class InContext(Learner):
     def adapt(
         self, support: Examples, context: Context, state: InContextState | None = None
     ) -> InContextState:
-        way = context.classes.shape[1]
-        if way > self.bank:
-            raise ValueError(
-                f"A task of {way} classes, but this learner has a bank of {self.bank} label codes; give it fewer "
-                f"classes, or train a learner with bank={way} or more."
-            )
-        examples = support._replace(x=self.encode(support.x))
-        if state is not None:
-            examples = concatenate(Examples(state.features, state.labels, state.mask), examples)
-        codes = self._deal(examples, way)
-        keys, values = self._read_support(examples, codes)
-        return InContextState(*examples, codes, keys, values)
+        members = self._members(state)
+        examples = self._encoded(support, context, state, members)
+        dealt = [self._deal(self._of_member(examples, m), context, m) for m in range(members)]
+        read = [
+            self._read_support(self._of_member(examples, member), codes)
+            for member, codes in enumerate(dealt)
+        ]
+        keys, values = (torch.cat(each, 1) for each in zip(*read, strict=True))
+        return InContextState(*examples, dealt[0], keys, values)
 
     def predict(self, state: InContextState, x: Inputs, context: Context) -> Tensor:
-        features = self.encode(x)
-        answer = self.read(
-            self.transformer.isolated(
-                self.project(features) + self.unknown,
-                state.keys,
-                state.values,
-                mask=state.mask[:, None, None],
-            )
+        examples = Examples(state.features, state.labels, state.mask)
+        copies = state.features.shape[-1] // self.encoder.width
+        encoded = [self.encode(varied(x, copy)) for copy in range(copies)]
+        answers = []
+        for member in range(self._members(state)):
+            layers = slice(member * self.layers, (member + 1) * self.layers)
+            mine, features = self._of_member(examples, member), encoded[min(member, copies - 1)]
+            codes = self._deal(mine, context, member) if member else state.codes
+            keys, values = state.keys[:, layers], state.values[:, layers]
+            read = [
+                self.transformer.isolated(self._asked(features), keys, values, mask=seen)
+                for seen in self._seen(mine, codes)
+            ]
+            answers.append(self._logits(features, read, mine, codes))
+        return pooled(answers)
+
+    def outer_loss(self, episode: Episode) -> Tensor:
+        """:meth:`query_loss`, with support and queries in one stream where one stream can hold them.
+
+        The products are fewer and larger, which makes a training step faster.
+        """
+        support, query, context = episode
+        if context.classes.shape[1] > self.bank or self._members(None) > 1:
+            return self.query_loss(episode)
+        examples = self._encoded(support, context, None, 1)
+        codes, features = self._deal(examples, context), self.encode(query.x)
+        read = self.transformer.together(
+            self._tokens(examples, codes),
+            self._asked(features),
+            memory_mask=self._between(examples, codes),
+            mask=examples.mask[:, None, None],
         )
-        codes = self.bank_codes[state.codes]
-        similarity = answer @ codes.transpose(1, 2) / math.sqrt(codes.shape[-1])
-        means, counts = self._class_means(
-            Examples(state.features, state.labels, state.mask), codes.shape[1]
-        )
-        similarity = similarity + F.normalize(features, dim=-1) @ means.transpose(1, 2)
-        return (similarity * self.log_temperature.exp()).masked_fill(counts[:, None] == 0, UNSEEN)
+        outputs = self._logits(features, [read], examples, codes)
+        return self.likelihood.nll(outputs, query, context)
+
+    def _members(self, state: InContextState | None) -> int:
+        """How many answers are averaged; a state keeps the ensemble that it began with."""
+        if state is not None:
+            return state.keys.shape[1] // self.layers
+        return 1 if self.training else self.ensemble
+
+    def _encoded(
+        self, support: Examples, context: Context, state: InContextState | None, members: int
+    ) -> Examples:
+        """Support, embedded: behind that of the state, or behind the names of the classes."""
+        copies = members if self.ensemble_over == "features" else 1
+        if state is not None:
+            copies = state.features.shape[-1] // self.encoder.width
+
+        def embedded(x: Inputs) -> Tensor:
+            return torch.cat([self.encode(varied(x, copy)) for copy in range(copies)], -1)
+
+        examples = support._replace(x=embedded(support.x))
+        if state is not None:
+            known = Examples(state.features, state.labels, state.mask)
+            return concatenate(known, examples)
+        if not self.names or not context.names.shape[2]:
+            return examples
+        way = torch.arange(context.classes.shape[1], device=support.y.device)
+        named = context.classes & (context.names >= 0).any(-1)
+        names = Examples(embedded(context.names), way.expand_as(context.classes), named)
+        return concatenate(names, examples)
+
+    def _of_member(self, examples: Examples, member: int) -> Examples:
+        """Embedded examples as a member of the ensemble sees them."""
+        copies = examples.x.split(self.encoder.width, -1)
+        return examples._replace(x=copies[min(member, len(copies) - 1)])
 
     def _class_means(self, examples: Examples, way: int) -> tuple[Tensor, Tensor]:
         """Mean direction (task, way, width) and number (task, way) of the examples of each class."""
         sums, counts = class_sums(F.normalize(examples.x, dim=-1), examples, way)
         return F.normalize(sums, dim=-1), counts
 
-    def _deal(self, examples: Examples, way: int) -> Tensor:
-        """Which code each class gets, int64 (task, way): a run of the bank, in the order of the classes' keys."""
+    def _deal(self, examples: Examples, context: Context, member: int = 0) -> Tensor:
+        """int64 (task, way), as :func:`quickstudy.learners.label_codes.deal` says."""
         with torch.no_grad():
-            means, counts = self._class_means(examples, way)
-            seen = counts > 0
-            key = ((means * self.key_direction).sum(-1) * KEY_PERIODS).remainder(1)
-            start = torch.where(seen, key, 0).sum(1, keepdim=True).remainder(1) * self.bank
-            rank = key.masked_fill(~seen, 2).argsort(1).argsort(1)
-            return (rank + start.long()) % self.bank
+            means, counts = self._class_means(examples, context.classes.shape[1])
+            return deal(means, counts, self.key_direction, self.bank, hand=member)
+
+    def _tokens(self, examples: Examples, codes: Tensor) -> Tensor:
+        """What the Transformer reads of the support, (task, example, width)."""
+        dealt = codes.gather(1, examples.y) % self.bank
+        return self.project(examples.x) + self.bank_codes[dealt]
+
+    def _asked(self, features: Tensor) -> Tensor:
+        """What it reads of the queries, (task, query, width)."""
+        asked: Tensor = self.project(features) + self.unknown
+        return asked
+
+    def _between(self, examples: Examples, codes: Tensor) -> Tensor:
+        """bool (task, 1, example, example), which examples see which: those of their own group."""
+        group = codes.gather(1, examples.y) // self.bank
+        # Padding sees itself as well: a row of attention without any key would not be a number.
+        itself = torch.eye(group.shape[1], dtype=torch.bool, device=group.device)
+        same = group[:, :, None] == group[:, None]
+        return ((examples.mask[:, None] & same) | itself)[:, None]
 
     def _read_support(self, examples: Examples, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the support in every layer, each (task, layer, head, example, width / heads)."""
-        dealt = codes.gather(1, examples.y)
-        tokens = self.project(examples.x) + self.bank_codes[dealt]
-        # Padding sees itself as well: a row of attention without any key would not be a number.
-        itself = torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device)
-        mask = (examples.mask[:, None] | itself)[:, None]
-        return self.transformer.memorise(tokens, mask=mask)
+        mask = self._between(examples, codes)
+        return self.transformer.memorise(self._tokens(examples, codes), mask=mask)
+
+    def _seen(self, examples: Examples, codes: Tensor) -> list[Tensor]:
+        """For each group that there may be, bool (task, 1, 1, example): its examples."""
+        group = codes.gather(1, examples.y) // self.bank
+        groups = range(-(-codes.shape[1] // self.bank))
+        return [(examples.mask & (group == which))[:, None, None] for which in groups]
+
+    def _logits(
+        self, features: Tensor, read: list[Tensor], examples: Examples, codes: Tensor
+    ) -> Tensor:
+        """Logits (task, query, way) of embedded queries, from what the Transformer made of them in each group."""
+        way = codes.shape[1]
+        means, counts = self._class_means(examples, way)
+        vectors, scale = self.bank_codes[codes % self.bank], self.log_temperature.exp()
+        near = F.normalize(features, dim=-1) @ means.transpose(1, 2)
+        found = torch.zeros((), dtype=near.dtype, device=near.device)
+        for which, tokens in enumerate(read):
+            said = self.read(tokens) @ vectors.transpose(1, 2) / math.sqrt(vectors.shape[-1])
+            found = torch.where((codes // self.bank == which)[:, None], said, found)
+        absent = counts[:, None] == 0
+        logits = ((found + near) * scale).masked_fill(absent, UNSEEN)
+        if way <= self.bank:
+            return logits
+        near = (near * scale).masked_fill(absent, UNSEEN)
+        split = ((counts > 0).sum(1) > self.bank)[:, None, None] & ~absent
+        for which in range(len(read)):
+            mine = (codes // self.bank == which)[:, None]
+            inside, among = (
+                each.masked_fill(~mine, UNSEEN).logsumexp(-1, keepdim=True)
+                for each in (logits, near)
+            )
+            logits = torch.where(mine & split, logits - inside + among, logits)
+        return logits
