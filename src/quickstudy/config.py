@@ -99,6 +99,8 @@ class TrainingConfig(_Part):
         nodes: machines.
         strategy: as Lightning names it, such as auto or ddp.
         accelerator: as Lightning names it, such as auto, cpu or gpu.
+        measure_tasks: time the first gradient with several numbers of tasks side by side and keep the fastest, for
+            learners with ``tasks_at_once``; of one process.
         threads: that share the tasks of a batch on a CPU, each with a core, which inner loops use better than all cores
             together; for learners without dropout.
         workers: processes that draw tasks ahead; 0 draws in the training process.
@@ -123,6 +125,7 @@ class TrainingConfig(_Part):
     nodes: int = Field(default=1, ge=1)
     strategy: str = "auto"
     accelerator: str = "auto"
+    measure_tasks: bool = False
     threads: int = Field(default=1, ge=1)
     workers: int = Field(default=0, ge=0)
     logger: Literal["csv", "tensorboard"] = "csv"

@@ -151,8 +151,8 @@ def fitting_strategy(loop: InnerLoop, weights: Weights, shared: Weights, data: A
     sets = sum(value.nbytes for value in weights.values()) * loop.steps
     chosen: Strategy = "unroll" if graph <= budget else "sweep" if sets <= budget else "sqrt"
     log.info(
-        "The graph of %d inner steps of %d tasks takes %.3g GB of at most %.3g; the strategy is %s.",
-        loop.steps, count, graph / 1e9, budget / 1e9, chosen,
+        "The graph of %d inner steps of %d tasks takes %.1f MB of at most %.0f; the strategy is %s.",
+        loop.steps, count, graph / 1e6, budget / 1e6, chosen,
     )  # fmt: skip
     return chosen
 

@@ -18,13 +18,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from quickstudy.artifact import Artifact, save_artifact
 from quickstudy.build import build_learner, build_source, fitted, suited
-from quickstudy.config import ConfigError, RunConfig, config_to_yaml, parse_config
+from quickstudy.config import ConfigError, RunConfig, config_to_yaml, load_config, parse_config
 from quickstudy.data.features import with_features
 from quickstudy.data.source import TaskSource
 from quickstudy.doctor import MALICIOUS_LIGHTNING
 from quickstudy.durable import write_file
 from quickstudy.evaluation.intervals import interval
 from quickstudy.functional import keep_large_blocks
+from quickstudy.learners.base import Learner
 from quickstudy.machine import hardware
 from quickstudy.training.keeping import (
     DurableCheckpoints,
@@ -34,6 +35,7 @@ from quickstudy.training.keeping import (
     Stop,
 )
 from quickstudy.training.module import MetaTraining, TrainingError
+from quickstudy.training.pace import with_fastest_tasks, with_tasks
 from quickstudy.training.tasks import TaskData
 
 __all__ = ["Interrupted", "TrainingError", "is_main_process", "train"]
@@ -86,6 +88,11 @@ def _check(config: RunConfig) -> None:
             "bf16-mixed or 32-true."
         )
     processes = training.devices * training.nodes
+    if training.measure_tasks and processes > 1:
+        raise ConfigError(
+            f"training.measure_tasks is for one process, and the run has {processes}, which might find different "
+            "numbers; measure in one process first, and give what it found as learner.tasks_at_once."
+        )
     if config.episode.tasks % processes:
         raise ConfigError(
             f"{config.episode.tasks} tasks of a step cannot be shared equally by {processes} processes; set "
@@ -203,6 +210,15 @@ def _scores(module: MetaTraining) -> dict[str, Any]:
     }
 
 
+def _begun(config: RunConfig) -> Learner:
+    """The learner as its training begins."""
+    torch.manual_seed(config.training.seed)
+    learner = build_learner(config.learner, config.encoder)
+    if config.training.precision == "64-true":
+        learner.double()  # Lightning would do it only after it has read a checkpoint into rounded weights
+    return learner
+
+
 def train(
     config: RunConfig,
     out: str | Path,
@@ -239,17 +255,20 @@ def train(
         values["validation"]["episodes"] = max(2, config.training.devices * config.training.nodes)
         config = parse_config(values)
     keep_large_blocks()
-    torch.manual_seed(config.training.seed)
     source = build_source(config.data)
     config = suited(config, source)
-    learner = build_learner(config.learner, config.encoder)
-    if config.training.precision == "64-true":
-        learner.double()  # Lightning would do it only after it has read a checkpoint into rounded weights
+    learner = _begun(config)
     source = with_features(source, learner.encoder)
     config = fitted(config, source, learner)
-    module, data = MetaTraining(learner, config), TaskData(source, config)
     path = out / "checkpoints" / "last.ckpt"
     begun = resume and path.exists()
+    data = TaskData(source, config)
+    if config.training.measure_tasks:
+        # What was measured once stays, since rounding depends on it and a run goes on bit for bit.
+        kept = load_config(out / "config.yaml").learner["tasks_at_once"] if begun else 0
+        config = with_tasks(config, kept) if kept else with_fastest_tasks(config, data.first_batch())
+        learner = _begun(config)
+    module = MetaTraining(learner, config)
     if is_main_process() and not dry_run:
         for unfinished in path.parent.glob(".*.tmp"):
             unfinished.unlink()  # of a run that was killed while it saved

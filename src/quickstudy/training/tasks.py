@@ -71,6 +71,10 @@ class TaskData(pl.LightningDataModule):  # type: ignore[misc]
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         return Batches(tasks, size=size, rank=rank, world=world)
 
+    def first_batch(self) -> Episode:
+        """The tasks of the first step."""
+        return Batches(self.training, size=self.config.episode.tasks)[0][1]
+
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Episode]]:
         """The batches from the present step to the next validation: an epoch, as Lightning counts."""
         every, steps = self.config.validation.every, self.config.training.steps
