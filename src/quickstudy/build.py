@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from quickstudy.config import EpisodeConfig, RunConfig, ValidationConfig
 from quickstudy.data import SOURCES
 from quickstudy.data.design import EpisodeDesign, fit_design
-from quickstudy.data.source import Split, TaskSource, World
+from quickstudy.data.source import Prior, Split, TaskSource
 from quickstudy.learners import LEARNERS
 from quickstudy.learners.base import Learner
 from quickstudy.nn import ENCODERS
@@ -277,7 +277,7 @@ def suited(config: RunConfig, source: TaskSource) -> RunConfig:
     >>> run.learner["values"], run.encoder["inputs"]
     (1, 3)
     """
-    wanted = source.values if isinstance(source, World) else 0
+    wanted = source.values if isinstance(source, Prior) else 0
     name, options = _named("learner", config.learner)
     known = options_of(look_up("learner", name, LEARNERS))
     if wanted and "values" not in known:
@@ -293,10 +293,11 @@ def suited(config: RunConfig, source: TaskSource) -> RunConfig:
             + (f"{wanted} a query" if wanted else "a class")
             + "; leave the option out."
         )
-    if not isinstance(source, World):
+    if not isinstance(source, Prior):
         return config
     values = config.model_dump()
-    values["learner"]["values"] = wanted
+    if wanted:
+        values["learner"]["values"] = wanted
     encoder = config.encoder["name"]
     if "inputs" in options_of(look_up("encoder", encoder, ENCODERS)):
         values["encoder"].setdefault("inputs", source.inputs)
@@ -315,7 +316,7 @@ def fitted(config: RunConfig, source: TaskSource, learner: Learner) -> RunConfig
     for part, split in splits.items():
         design = build_design(getattr(config, part), source, split, most_way=most_way)
         values[part]["queries"] = design.queries
-        if not isinstance(source, World):
+        if not (isinstance(source, Prior) and source.values):
             values[part]["way"] = design.way
     return RunConfig.model_validate(values)
 

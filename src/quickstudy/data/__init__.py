@@ -8,6 +8,7 @@ from quickstudy.data.images import ImageSource
 from quickstudy.data.omniglot import OmniglotSource
 from quickstudy.data.source import TaskSource
 from quickstudy.data.synthetic import Linear, Sinusoid
+from quickstudy.data.tables import InventedTables
 from quickstudy.data.text import TextSource
 
 SOURCES: dict[str, type[TaskSource]] = {
@@ -18,4 +19,5 @@ SOURCES: dict[str, type[TaskSource]] = {
     "sinusoid": Sinusoid,
     "linear": Linear,
     "gaussian_process": GaussianProcess,
+    "tables": InventedTables,
 }

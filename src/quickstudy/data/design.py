@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quickstudy.data.source import DataError, Pool, PoolSource, Split, TaskSource, World
+from quickstudy.data.source import DataError, Pool, PoolSource, Prior, Split, TaskSource
+
+INVENTED_WAY = 10
+"""Most classes of an invented task where the way is left open."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,14 @@ def check_design(source: TaskSource, split: Split, design: EpisodeDesign) -> Non
     if isinstance(source, PoolSource):
         _check_pool(source.pool(split), design)
         return
-    assert isinstance(source, World)
+    assert isinstance(source, Prior)
+    if not source.values:
+        if span(design.way)[0] < 2 or design.within_group:
+            found = "tasks within a group" if design.within_group else f"a way of {design.way}"
+            raise DataError(
+                f"Found {found}, but tasks of this source have at least 2 classes and no groups; set way to 2 or more."
+            )
+        return
     if span(design.way) != (source.values, source.values) or design.within_group:
         found = "tasks within a group" if design.within_group else f"a way of {design.way}"
         raise DataError(
@@ -127,9 +137,10 @@ def fit_design(
     EpisodeDesign(way=1, shot=5, queries=94, within_group=False)
     """
     largest = span(shot)[1]
-    if isinstance(source, World):
+    if isinstance(source, Prior):
         wanted = examples - largest if most_queries is None else most_queries
-        return EpisodeDesign(way or source.values, shot, queries or max(1, wanted), within_group)
+        own = way or source.values or (2, min(most_way, INVENTED_WAY))
+        return EpisodeDesign(own, shot, queries or max(1, wanted), within_group)
     assert isinstance(source, PoolSource)
     pool = source.pool(split)
     enough = pool.counts >= largest + (queries or 1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.data.design import EpisodeDesign, check_design, span
-from quickstudy.data.source import Pool, PoolSource, Split, TaskSource, World
+from quickstudy.data.source import Pool, PoolSource, Prior, Split, TaskSource
 from quickstudy.episode import Context, Episode, Examples, Inputs, tree_map
 
 __all__ = ["ClassDraw", "Drawn", "EpisodeDesign", "Episodes", "distinct_numbers", "index_generator"]
@@ -184,7 +184,7 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         self.tasks, self.length, self.seed = tasks, length, seed
         check_design(source, split, design)
         self._episode: Callable[[torch.Generator], Episode]
-        if isinstance(source, World):
+        if isinstance(source, Prior):
             self._episode = partial(self._invented, source)
         else:
             assert isinstance(source, PoolSource)
@@ -206,7 +206,7 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         """
         return self._classes.drawn(self._generator(index))[:3]
 
-    def _invented(self, world: World, generator: torch.Generator) -> Episode:
+    def _invented(self, world: Prior, generator: torch.Generator) -> Episode:
         return world.draw(self.split, self.design, tasks=self.tasks, generator=generator)
 
     def _generator(self, index: int) -> torch.Generator:

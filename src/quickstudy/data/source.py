@@ -111,16 +111,13 @@ class PoolSource(TaskSource):
         return x
 
 
-class World(TaskSource):
-    """A source that invents its tasks, each of which is a function from numbers to numbers.
-
-    There is no end of them: splits hold different tasks because their generators differ.
-    """
+class Prior(TaskSource):
+    """A source that invents its tasks: there is no end of them, and splits differ by their generators."""
 
     inputs: int = 1
     """Numbers in an example."""
     values: int = 1
-    """Numbers that a task predicts, the way of its episodes."""
+    """Numbers that a task predicts, the way of its episodes; 0: it tells classes apart, as many as the design says."""
 
     @abstractmethod
     def draw(
@@ -128,9 +125,13 @@ class World(TaskSource):
     ) -> Episode:
         """A batch of tasks, by ``generator`` alone: x float (task, example, inputs), y float (task, example, values).
 
-        Support sets are as large as ``design.shot`` says (where that is a range, each task's own is masked) and
-        query sets as ``design.queries``.
+        Of classes, y is int64 (task, example). Support sets are as large as ``design.shot`` says (where that is a range,
+        each task's own is masked) and query sets as ``design.queries``.
         """
+
+
+class World(Prior):
+    """A source whose tasks are functions from numbers to numbers, and that knows the best answers to them."""
 
     @abstractmethod
     def exact(self, episode: Episode) -> Exact:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from quickstudy.data.design import EpisodeDesign, check_design
 from quickstudy.data.draw import Episodes
-from quickstudy.data.source import DataError, PoolSource, Split, TaskSource, World
+from quickstudy.data.source import DataError, PoolSource, Prior, Split, TaskSource, World
 from quickstudy.episode import leaves
 from quickstudy.evaluation.calibration import Calibration, calibrate, confusion
 from quickstudy.evaluation.contest import (
@@ -261,7 +261,7 @@ def scores_by_shot(
     """
     found = {}
     source = contest.source
-    most = queries or (design.queries if isinstance(source, World) else 5)
+    most = queries or (design.queries if isinstance(source, Prior) else 5)
     for shot in shots:
         each = EpisodeDesign(design.way, shot, min(most, design.queries), design.within_group)
         try:
