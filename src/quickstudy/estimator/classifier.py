@@ -19,10 +19,14 @@ from quickstudy.estimator.inputs import (
     artifact_to_start_from,
     images_of,
     mean_and_deviation,
+    reads_tables,
     table_of,
     texts_of,
 )
+from quickstudy.estimator.tables import coding_of, entries_of
 from quickstudy.nn.encoders import VectorEncoder
+from quickstudy.nn.tables import TableEncoder
+from quickstudy.pretrained import shipped
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -32,7 +36,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     What ``X`` is depends on the artifact: for numbers a 2-D array (example, column), whose columns are standardised
     with the mean and standard deviation of the first examples seen and may be fewer than the artifact's; for images an
     array (example, height, width) or (example, channel, height, width) of uint8 or of floats in 0 … 1, or a list of
-    file paths or Pillow images; for texts a list of strings.
+    file paths or Pillow images; for texts a list of strings; for tables an array, a list of rows or a data frame, in
+    which columns that cannot be read as numbers are categories, and None and NaN are gaps.
 
     Args:
         artifact: the folder of an artifact, or a loaded one.
@@ -61,6 +66,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         self.artifact = artifact
         self.device = device
+
+    @classmethod
+    def from_pretrained(cls, name: str, *, device: str = "cpu") -> Self:
+        """A classifier that starts from an artifact which ships with the package, such as ``tables``.
+
+        Raises:
+            ArtifactError: there is none of that name.
+        """
+        return cls(shipped(name), device=device)
 
     def fit(self, X: Any, y: Any) -> Self:
         """Learn a task from its examples and forget any earlier one.
@@ -109,6 +123,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         p = self.predict_proba(X)
         return self.classes_[p.argmax(axis=1)]
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tables = reads_tables(self.artifact)
+        tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = tables
+        return tags
+
     def _begin(self, X: Any, y: Any, classes: Any) -> Self:
         self.artifact_ = artifact_to_start_from(self.artifact, self.device)
         x = self._inputs(X, begin=True)
@@ -147,6 +167,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         encoder = self.artifact_.learner.encoder
         if isinstance(encoder, VectorEncoder):
             return self._numbers(X, encoder, begin=begin)
+        if isinstance(encoder, TableEncoder):
+            entries = entries_of(self, X, begin=begin)
+            if begin:
+                self.coding_ = coding_of(entries)
+            return torch.from_numpy(self.coding_(entries))
         if isinstance(encoder, Tokenizes):
             return encoder.tokenize(texts_of(X))
         inputs = self.artifact_.inputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from quickstudy.artifact import Artifact, load_artifact
 from quickstudy.data.decoding import to_pixels
 from quickstudy.data.labelled import read_inputs
 from quickstudy.nn.encoders import VectorEncoder
+from quickstudy.nn.tables import TableEncoder
 
 Array = npt.NDArray[Any]
 
@@ -41,11 +43,24 @@ def artifact_to_start_from(artifact: str | Path | Artifact | None, device: str) 
         )
     if not isinstance(artifact, Artifact):
         artifact = load_artifact(artifact, device)
-    if isinstance(artifact.learner.encoder, VectorEncoder):
+    if isinstance(artifact.learner.encoder, VectorEncoder | TableEncoder):
         # In double precision an answer does not depend on which others are asked for with it.
         learner = copy.deepcopy(artifact.learner).double().eval()
         artifact = dataclasses.replace(artifact, learner=learner)
     return artifact
+
+
+def reads_tables(artifact: str | Path | Artifact | None) -> bool:
+    """Whether an artifact takes tables with gaps and categories, without loading it."""
+    if isinstance(artifact, Artifact):
+        return isinstance(artifact.learner.encoder, TableEncoder)
+    if artifact is None:
+        return False
+    try:
+        record = json.loads((Path(artifact) / "config.json").read_text(encoding="utf-8"))
+        return bool(record["config"]["encoder"]["name"] == "table")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def table_of(estimator: BaseEstimator, X: Any, *, most: int, begin: bool) -> Array:

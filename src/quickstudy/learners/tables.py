@@ -30,7 +30,9 @@ class TableState(NamedTuple):
     """The support, the rules fitted to it, and the Transformer's reading of it."""
 
     x: Tensor
-    """(task, example, column), NaN where an entry is missing"""
+    """(task, example, column), 0 where an entry is missing"""
+    missing: Tensor
+    """bool (task, example, column)"""
     y: Tensor
     """Classes, int64 (task, example), or values, (task, example, way)"""
     mask: Tensor
@@ -47,6 +49,11 @@ class TableState(NamedTuple):
     """(task, way, layer, column + 1, head, example, width / heads)"""
     values: Tensor
     """(task, way, layer, column + 1, head, example, width / heads)"""
+
+
+def _support(state: TableState) -> Examples:
+    """The support that a state was made of."""
+    return Examples(state.x.masked_fill(state.missing, math.nan), state.y, state.mask)
 
 
 class Seen(NamedTuple):
@@ -148,7 +155,7 @@ class Tables(Learner):
     ) -> TableState:
         examples = support._replace(x=self._rows(support.x))
         if state is not None:
-            examples = concatenate(Examples(state.x, state.y, state.mask), examples)
+            examples = concatenate(_support(state), examples)
         if examples.x.shape[1] > self.rows:
             raise ValueError(
                 f"Found {examples.x.shape[1]} examples to learn from, but this learner takes at most {self.rows}; "
@@ -159,12 +166,15 @@ class Tables(Learner):
             linear, dual, lines, left_out = self._fit(seen, examples.mask)
             mixture = self._mix(left_out, seen, examples.mask)
         keys, values = self._read_support(seen, left_out, mixture, examples.mask)
-        return TableState(*examples, linear, dual, lines, mixture, keys, values)
+        x, y, mask = examples
+        missing = x.isnan()
+        x = x.masked_fill(missing, 0)
+        return TableState(x, missing, y, mask, linear, dual, lines, mixture, keys, values)
 
     def predict(self, state: TableState, x: Inputs, context: Context) -> Tensor:
         x = self._rows(x)
         with full_precision(x.device):
-            seen = self._seen(Examples(state.x, state.y, state.mask), context)
+            seen = self._seen(_support(state), context)
             cells = cells_of(x, seen.columns)
             evidence = self._evidence(state, seen, cells)
         tokens = self._tokens(seen, cells, None, evidence, state.mixture, state.mask)

@@ -221,6 +221,9 @@ class TableEncoder(Encoder):
 
     width = 0  # as many as the table has columns
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, x: Inputs) -> Tensor:
         if x.ndim != 2:
             raise ValueError(
