@@ -38,28 +38,32 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], right: Tensor, *, st
 
     Args:
         product: u to A u.
-        right: v, (width,).
+        right: v, (…, width); each vector has a matrix A of its own, which ``product`` knows.
         steps: products with A, beside the first one.
 
     Returns:
-        u, (width,).
+        u, (…, width).
 
     >>> matrix = torch.tensor([[2.0, 1.0], [1.0, 3.0]])
     >>> conjugate_gradient(lambda u: matrix @ u, torch.tensor([3.0, 4.0]), steps=2)
     tensor([1., 1.])
     """
+
+    def dot(one: Tensor, other: Tensor) -> Tensor:
+        return (one * other).sum(-1, keepdim=True)
+
     found = right
     rest = right - product(found)
-    way, size = rest, rest @ rest
+    way, size = rest, dot(rest, rest)
     for _ in range(steps):
         turned = product(way)
-        curvature = way @ turned
+        curvature = dot(way, turned)
         # Tasks side by side cannot leave the loop one by one: one that is done goes nowhere from here on.
         on = curvature > 0
         length = torch.where(on, size / curvature, 0)
         found = found + length * way
         rest = rest - length * turned
-        left = rest @ rest
+        left = dot(rest, rest)
         way = torch.where(on, rest + left / size * way, 0)
         size = left
     return found

@@ -12,16 +12,21 @@ from torch import Tensor, nn
 from quickstudy.episode import Context, Examples, Inputs, concatenate
 from quickstudy.functional import full_precision
 from quickstudy.learners.base import Learner
+from quickstudy.learners.logistic import fit_logistic
 from quickstudy.learners.metric import UNSEEN, class_sums
 from quickstudy.likelihood import Categorical
 from quickstudy.nn.encoders import Encoder
 
 
 class RidgeState(NamedTuple):
-    """The sufficient statistics of least squares; adding two of them is learning more."""
+    """The embedded support while it is small, and the sums that say all of it to least squares once it is large."""
 
+    rows: Tensor
+    """z, (task, example, width + 1); no examples once they would be more than the numbers in one"""
+    labels: Tensor
+    """int64 (task, example)"""
     gram: Tensor
-    """Σ z zᵀ, (task, width + 1, width + 1)"""
+    """Σ z zᵀ, (task, width + 1, width + 1); empty, (task, 0, 0), as long as ``rows`` are not"""
     moments: Tensor
     """Σ z yᵀ, (task, width + 1, way); the last row counts the examples of each class"""
 
@@ -29,13 +34,18 @@ class RidgeState(NamedTuple):
 class Ridge(Learner):
     """Ridge regression from embeddings to one-hot classes, differentiated through its solution.
 
-    ``logit(x) = α z(x)ᵀ (Σ z zᵀ + λ I)⁻¹ Σ z yᵀ`` with ``z = (f(x) / √width, 1)`` and y one-hot; λ and α are
-    learned.
+    ``logit(x) = α z(x)ᵀ (Zᵀ Z + λ I)⁻¹ Zᵀ Y = α z(x)ᵀ Zᵀ (Z Zᵀ + λ I)⁻¹ Y`` with the rows ``z = (f(x) / √width, 1)``
+    of Z and y, one-hot, of Y; λ and α are learned.
+
+    The second form, the dual, solves as many equations as there are examples, the first, the primal, as many as there
+    are numbers in one. The smaller is solved, and they are equal. The state of the dual is the embedded support; when
+    more is learned and the support outgrows the width, it becomes the sums ``Zᵀ Z`` and ``Zᵀ Y``, to which learning
+    more is an addition, and so it never holds more than (width + 1)² + (width + 1) way numbers, of which the
+    dual form of 25 examples of 384 features needs a fifteenth.
 
     Bertinetto et al. 2019, Meta-learning with differentiable closed-form solvers (R2D2). Differs from the
-    paper: the primal form, whose sums make learning more an addition; embeddings are divided by √width, so
-    that one λ suits every width; the paper's shift β of all logits is left out, because softmax cancels it; a
-    class without examples is never the answer.
+    paper: embeddings are divided by √width, so that one λ suits every width; the paper's shift β of all logits is left
+    out, because softmax cancels it; a class without examples is never the answer.
 
     Args:
         encoder: maps an example to a vector.
@@ -86,23 +96,51 @@ class Ridge(Learner):
     def adapt(
         self, support: Examples, context: Context, state: RidgeState | None = None
     ) -> RidgeState:
+        way = context.classes.shape[1]
         rows = self.embed(support.x)
         with full_precision(rows.device):
-            kept = rows * support.mask[..., None]
-            gram = kept.transpose(1, 2) @ kept
-            moments = class_sums(kept, support, context.classes.shape[1])[0].transpose(1, 2)
-        if state is None:
-            return RidgeState(gram, moments)
-        return RidgeState(state.gram + gram, state.moments + moments)
+            rows = torch.where(support.mask[..., None], rows, 0)
+            labels, empty = support.y, rows.new_zeros(len(rows), 0, 0)
+            gram, moments = empty, class_sums(rows, support, way)[0].transpose(1, 2)
+            if state is not None:
+                rows, labels = (
+                    torch.cat(both, 1) for both in ((state.rows, rows), (state.labels, labels))
+                )
+                gram, moments = state.gram, state.moments + moments
+            if rows.shape[1] > rows.shape[2] or gram.shape[1]:
+                more = rows.transpose(1, 2) @ rows
+                gram = gram + more if gram.shape[1] else more
+                rows, labels = rows[:, :0], labels[:, :0]
+            return RidgeState(rows, labels, gram, moments)
 
     def predict(self, state: RidgeState, x: Inputs, context: Context) -> Tensor:
         rows = self.embed(x)
         with full_precision(rows.device):
-            identity = torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
-            factor = torch.linalg.cholesky(state.gram + self.log_penalty.exp() * identity)
-            weights = torch.cholesky_solve(state.moments, factor)
-            logits = rows @ weights * self.log_scale.exp()
+            if state.gram.shape[1]:
+                matrix, right = state.gram, state.moments
+            else:
+                matrix = state.rows @ state.rows.transpose(1, 2)
+                right = F.one_hot(state.labels, context.classes.shape[1]).to(rows.dtype)
+                rows = rows @ state.rows.transpose(1, 2)
+            factor = torch.linalg.cholesky(penalised(matrix, self.log_penalty.exp()))
+            logits = rows @ torch.cholesky_solve(right, factor) * self.log_scale.exp()
         return logits.masked_fill(state.moments[:, -1:] == 0, UNSEEN)
+
+
+def penalised(matrix: Tensor, penalty: Tensor) -> Tensor:
+    """``A + λ I``, and as much more as the rounding of A needs to stay positive definite.
+
+    Args:
+        matrix: A, positive semidefinite, (task, n, n).
+        penalty: λ, a scalar.
+
+    >>> penalised(torch.zeros(1, 1, 1), torch.tensor(0.5)).item()
+    0.5
+    """
+    size = matrix.shape[1]
+    trace = matrix.detach().diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+    least = 4 * torch.finfo(matrix.dtype).eps * trace
+    return matrix + (penalty + least) * torch.eye(size, dtype=matrix.dtype, device=matrix.device)
 
 
 class LinearState(NamedTuple):
@@ -126,15 +164,16 @@ class LinearHead(Learner):
     ``min_{W, b} Σ_i -log softmax(Wᵀ f(x_i) + b)_{y_i} + λ/2 ‖W‖²``
 
     The usual baseline of fine-tuning the head, as in Chen et al. 2019, A Closer Look at Few-shot
-    Classification, and Tian et al. 2020, Rethinking Few-shot Image Classification. Differs from the papers: a
-    fixed number of accelerated gradient steps (Nesterov 1983) for all tasks of a batch at once, with the
-    softmax gradient in closed form, so that the encoder can be trained through the fit as well. Without
-    support all logits are equal.
+    Classification, and Tian et al. 2020, Rethinking Few-shot Image Classification. Differs from the papers: it is
+    fitted by Newton's method, all tasks of a batch at once, and differentiated where that comes to rest
+    (:func:`quickstudy.learners.logistic.fit_logistic`), so that the encoder can be trained through the fit as
+    MetaOptNet does (Lee et al. 2019, Meta-Learning with Differentiable Convex Optimization, whose best head is a
+    support vector machine). A class without examples is never the answer.
 
     Args:
         encoder: maps an example to a vector.
         penalty: λ.
-        steps: gradient steps.
+        steps: most Newton steps; few tasks need ten.
         unit_length: scale embeddings to length one first.
         label_smoothing: of the training loss.
 
@@ -161,7 +200,7 @@ class LinearHead(Learner):
         encoder: Encoder,
         *,
         penalty: float = 0.1,
-        steps: int = 64,
+        steps: int = 32,
         unit_length: bool = True,
         label_smoothing: float = 0.0,
     ) -> None:
@@ -193,78 +232,3 @@ class LinearHead(Learner):
         rows = self.embed(x)
         with full_precision(rows.device):
             return rows @ state.weights + state.bias
-
-
-def largest_eigenvalue_bound(gram: Tensor) -> Tensor:
-    """A smooth upper bound on the largest eigenvalue: ``λ₁ ≤ (Σ_i λ_i⁸)^(1/8) = tr(G⁸)^(1/8)``.
-
-    At most n^(1/8) too large (1.8 for n = 100), and differentiable where eigenvalues coincide.
-
-    Args:
-        gram: positive semidefinite, (…, n, n).
-
-    Returns:
-        (…, 1, 1); a tiny positive number for a matrix of zeros.
-
-    >>> largest_eigenvalue_bound(torch.diag(torch.tensor([3.0, 1.0]))).item() < 3.001
-    True
-    """
-    trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None].clamp(min=1e-12)
-    scaled = gram / trace
-    square = scaled @ scaled
-    fourth = square @ square
-    eighth = (fourth * fourth).sum((-2, -1), keepdim=True).clamp(min=1e-30)
-    return trace * eighth ** (1 / 8)
-
-
-def fit_logistic(
-    examples: Examples, context: Context, *, penalty: float, steps: int
-) -> tuple[Tensor, Tensor]:
-    """Fit multinomial logistic regression to each task of a batch by accelerated gradient steps.
-
-    With fewer examples than features the steps are taken on one coefficient a_i for each example, W = Σ_i x_i
-    a_iᵀ, which are the same steps for less work: descent from zero never leaves the span of the examples.
-
-    Args:
-        examples: x are features (task, example, width).
-        context: which classes exist.
-        penalty: λ of ``λ/2 ‖W‖²`` beside the *sum* of the examples' losses; 1 / C of scikit-learn.
-        steps: accelerated gradient steps from zero.
-
-    Returns:
-        Weights (task, width, way) and bias (task, 1, way), differentiable in the features.
-    """
-    features, labels, mask = examples
-    exists = mask[..., None]
-    count = exists.sum(1, keepdim=True).clamp(min=1).to(features.dtype)
-    # A shift of the features is absorbed by the bias, and centred features need far fewer steps.
-    centre = torch.where(exists, features, 0).sum(1, keepdim=True) / count
-    rows = torch.where(exists, features - centre, 0)
-    columns = rows.transpose(1, 2)
-    way = context.classes.shape[1]
-    target = F.one_hot(labels, way).to(features.dtype) * exists
-    absent = ~context.classes[:, None]
-
-    few = rows.shape[1] <= rows.shape[2]
-    gram = rows @ columns if few else columns @ rows
-    # The softmax has curvature of at most one half, and centred rows do not couple W with b.
-    weight_rate = 1 / (largest_eigenvalue_bound(gram) / 2 + penalty)
-    bias_rate = 2 / count
-    root = (penalty * weight_rate).sqrt()
-    most_momentum = (1 - root) / (1 + root)
-    weights = rows.new_zeros(len(rows), rows.shape[1] if few else rows.shape[2], way)
-    bias = rows.new_zeros(len(rows), 1, way)
-    ahead, bias_ahead = weights, bias
-    for step in range(steps):
-        logits = (gram if few else rows) @ ahead + bias_ahead
-        error = logits.masked_fill(absent, -math.inf).softmax(-1) * exists - target
-        slope = (error if few else columns @ error) + penalty * ahead
-        moved = ahead - weight_rate * slope
-        bias_moved = bias_ahead - bias_rate * error.sum(1, keepdim=True)
-        momentum = most_momentum.clamp(max=step / (step + 3))
-        ahead = moved + momentum * (moved - weights)
-        bias_ahead = bias_moved + momentum * (bias_moved - bias)
-        weights, bias = moved, bias_moved
-    if few:
-        weights = columns @ weights
-    return weights, bias - centre @ weights
