@@ -50,11 +50,18 @@ class EpisodeConfig(_Design):
         queries: query examples of a class; null for what brings a task to 240 examples.
         within_group: all classes of a task come from one group.
         tasks: tasks of a training step, over all processes together.
+        same_shot: the tasks of a step share one shot of the range and are drawn at once, by a world: nothing is padded.
+        labels: given, or none to train and validate without reading any: an image and its variations are a class.
+        projected: share of the training tasks whose images or rows of numbers go through a random linear map, one to a
+            task, so that one data set has no end of tasks.
     """
 
     most_way: ClassVar[int] = 120
     examples: ClassVar[int] = 240
     tasks: int = Field(default=1, ge=1)
+    same_shot: bool = False
+    labels: Literal["given", "none"] = "given"
+    projected: float = Field(default=0.0, ge=0, le=1)
 
 
 class ValidationConfig(_Design):

@@ -1,4 +1,4 @@
-"""Random variations of images that keep their class: turn, scale, shear, shift, wave, stroke weight."""
+"""Random variations: of images, which keep their class, and of whole tasks, each of which becomes another task."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from quickstudy.data.source import DataError
+from quickstudy.episode import Episode
 
 
 @dataclass(frozen=True)
@@ -102,3 +105,58 @@ def vary(
         thick, thin = neighbourhood(out, torch.maximum), neighbourhood(out, torch.minimum)
         out = out + weight.clamp(min=0) * (thick - out) + weight.clamp(max=0) * (out - thin)
     return out.round_().clamp_(0, 255).to(torch.uint8)
+
+
+GREY = 0.2
+"""Standard deviation that projected pixels are brought to, of a range of 1; five of them span black to white."""
+
+
+def project_tasks(episode: Episode, share: float, generator: torch.Generator) -> Episode:
+    """Send the examples of some tasks through random linear maps, one to a task: one data set has no end of tasks.
+
+    ``x ← A x`` with ``A_ij ~ N(0, 1 / d)``, the same for support and query. Pixels are mapped as rows of numbers about
+    the mean of the task's support, and then brought to grey with a standard deviation of :data:`GREY`.
+
+    Kirsch et al. 2022, General-Purpose In-Context Learning by Meta-Learning Transformers. Differs from the paper: a
+    share of the tasks may stay as they are.
+
+    Args:
+        episode: examples are rows of numbers, float (task, example, column), or images, uint8.
+        share: chance of a task to be mapped.
+        generator: decides every map.
+
+    Raises:
+        DataError: the examples are neither.
+
+    >>> from quickstudy.episode import Examples
+    >>> x = torch.randn(1, 4, 8)
+    >>> some = Examples(x, torch.zeros(1, 4), torch.ones(1, 4, dtype=torch.bool))
+    >>> episode = project_tasks(Episode(some, some, None), 1.0, torch.Generator().manual_seed(0))
+    >>> episode.support.x.shape, bool((episode.support.x == episode.query.x).all())
+    (torch.Size([1, 4, 8]), True)
+    """
+    sets = (episode.support, episode.query)
+    support = episode.support.x
+    pixels = isinstance(support, Tensor) and support.dtype == torch.uint8
+    if not isinstance(support, Tensor) or not (pixels or support.is_floating_point()):
+        raise DataError(
+            "Tasks are projected where examples are images or rows of numbers; leave episode.projected at 0."
+        )
+    tasks, size = support.shape[0], support[0, 0].numel()
+    chosen = (torch.rand(tasks, generator=generator) < share).nonzero().flatten()
+    mapped = [part.x.clone() for part in sets]
+    for task in chosen.tolist():
+        matrix = torch.randn(size, size, generator=generator) / math.sqrt(size)
+        rows = [x[task].flatten(1).to(matrix.dtype) / (255 if pixels else 1) for x in mapped]
+        if pixels:
+            seen = rows[0][sets[0].mask[task]]
+            centre = seen.mean(0)
+            rows = [(row - centre) @ matrix.T for row in rows]
+            scale = GREY / rows[0][sets[0].mask[task]].std().clamp(min=1e-6)
+            rows = [((row * scale + 0.5).clamp(0, 1) * 255).round() for row in rows]
+        else:
+            rows = [row @ matrix.T for row in rows]
+        for x, row in zip(mapped, rows, strict=True):
+            x[task] = row.view_as(x[task]).to(x.dtype)
+    found = (part._replace(x=x) for part, x in zip(sets, mapped, strict=True))
+    return episode._replace(support=next(found), query=next(found))

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from quickstudy.data.augment import project_tasks
 from quickstudy.data.design import EpisodeDesign, check_design, span
-from quickstudy.data.source import Pool, PoolSource, Prior, Split, TaskSource
+from quickstudy.data.source import DataError, Pool, PoolSource, Prior, Split, TaskSource
 from quickstudy.episode import Context, Episode, Examples, Inputs, tree_map
 
 __all__ = ["ClassDraw", "Drawn", "EpisodeDesign", "Episodes", "distinct_numbers", "index_generator"]
@@ -164,9 +166,11 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         length: number of batches.
         seed: with split and index, decides everything.
         augment: vary the examples of a pool (training only).
+        same_shot: the tasks of a batch that a world draws share one shot of the design's range, so nothing is padded.
+        projected: chance of a task to be sent through a random linear map of its own.
 
     Raises:
-        DataError: the source cannot fill the design.
+        DataError: the source cannot fill the design, or is no world and its tasks are to share a shot.
     """
 
     def __init__(
@@ -179,8 +183,11 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         length: int = 1,
         seed: int = 0,
         augment: bool = False,
+        same_shot: bool = False,
+        projected: float = 0.0,
     ) -> None:
-        self.source, self.split, self.design = source, split, design
+        self.projected = projected
+        self.source, self.split, self.design, self.same_shot = source, split, design, same_shot
         self.tasks, self.length, self.seed = tasks, length, seed
         check_design(source, split, design)
         self._episode: Callable[[torch.Generator], Episode]
@@ -188,6 +195,11 @@ class Episodes(torch.utils.data.Dataset[Episode]):
             self._episode = partial(self._invented, source)
         else:
             assert isinstance(source, PoolSource)
+            if same_shot:
+                raise DataError(
+                    "Tasks share a shot only where a world invents them; found a source of classes. Give one shot "
+                    "rather than a range."
+                )
             self._classes = ClassDraw(source.pool(split), design, tasks=tasks)
             varied = source.augment if augment else None
             self._episode = partial(self._classes.episode, augment=varied)
@@ -196,7 +208,9 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         return self.length
 
     def __getitem__(self, index: int) -> Episode:
-        return self._episode(self._generator(index))
+        generator = self._generator(index)
+        episode = self._episode(generator)
+        return project_tasks(episode, self.projected, generator) if self.projected else episode
 
     def rows(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Which classes (task, way) and which rows of the pool (task, way, example) batch ``index`` is made of.
@@ -207,7 +221,13 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         return self._classes.drawn(self._generator(index))[:3]
 
     def _invented(self, world: Prior, generator: torch.Generator) -> Episode:
-        return world.draw(self.split, self.design, tasks=self.tasks, generator=generator)
+        design = self.design
+        if self.same_shot:
+            low, high = span(design.shot)
+            design = replace(
+                design, shot=int(torch.randint(low, high + 1, (1,), generator=generator))
+            )
+        return world.draw(self.split, design, tasks=self.tasks, generator=generator)
 
     def _generator(self, index: int) -> torch.Generator:
         if not 0 <= index < self.length:

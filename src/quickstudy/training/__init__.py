@@ -21,6 +21,7 @@ from quickstudy.build import build_learner, build_source, fitted, suited
 from quickstudy.config import ConfigError, RunConfig, config_to_yaml, load_config, parse_config
 from quickstudy.data.features import with_features
 from quickstudy.data.source import TaskSource
+from quickstudy.data.unlabelled import without_labels
 from quickstudy.doctor import MALICIOUS_LIGHTNING
 from quickstudy.durable import write_file
 from quickstudy.evaluation.intervals import interval
@@ -259,6 +260,8 @@ def train(
     config = suited(config, source)
     learner = _begun(config)
     source = with_features(source, learner.encoder)
+    if config.episode.labels == "none":
+        source = without_labels(source)
     config = fitted(config, source, learner)
     path = out / "checkpoints" / "last.ckpt"
     begun = resume and path.exists()
@@ -266,7 +269,9 @@ def train(
     if config.training.measure_tasks:
         # What was measured once stays, since rounding depends on it and a run goes on bit for bit.
         kept = load_config(out / "config.yaml").learner["tasks_at_once"] if begun else 0
-        config = with_tasks(config, kept) if kept else with_fastest_tasks(config, data.first_batch())
+        config = (
+            with_tasks(config, kept) if kept else with_fastest_tasks(config, data.first_batch())
+        )
         learner = _begun(config)
     module = MetaTraining(learner, config)
     if is_main_process() and not dry_run:

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quickstudy.config import ConfigError, RunConfig
+from quickstudy.config import ConfigError, RunConfig, parse_config
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import Episode
 from quickstudy.learners.base import Learner
 from quickstudy.training.optimizer import optimizer_of, uphill
+from quickstudy.training.plateau import PlateauWatch, log
 from quickstudy.training.threads import TaskThreads
 
 
@@ -55,6 +56,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         }
         self.metric = learner.likelihood.metric
         self._loss, self._losses = torch.zeros(()), 0
+        self._plateau = PlateauWatch(learner.likelihood, config)
         self._trouble = ""
         self._is_uphill = False
         self._threads: TaskThreads | None = None
@@ -147,6 +149,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
             self._trouble = f" In step {self.step + 1}, {found}." if found else ""
         self._loss += loss.detach()
         self._losses += 1
+        self._plateau.meet(batch[1])
         return loss
 
     def optimizer_step(
@@ -214,6 +217,9 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
                 f"The training loss became {loss} before step {self.step}; lower training.rate "
                 f"({self.config.training.rate}), or set training.clip.{self._trouble}"
             )
+        remark = self._plateau.judge(self.step, self.share(), loss)
+        if remark and self.trainer.is_global_zero:
+            log.warning(remark)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -274,19 +280,23 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
             "best": self.best,
             "average": self._average,
             "loss": (self._loss, self._losses),
+            "plateau": self._plateau.rows,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         run = checkpoint.get("run")
         if run is None:
             raise ArtifactError("The checkpoint is not one of quickstudy's; train without resume.")
+        # What the run knew nothing of, because a later version brought it, was as it is when nobody sets it.
+        begun = parse_config(run["config"]).model_dump(mode="json")
         now = self.config.model_dump(mode="json")
         for part in ("data", "learner", "encoder", "episode", "validation"):
-            if run["config"][part] != now[part]:
+            if begun[part] != now[part]:
                 raise ConfigError(
-                    f"The run to resume was begun with {part} {run['config'][part]}, but {now[part]} was given; resume "
+                    f"The run to resume was begun with {part} {begun[part]}, but {now[part]} was given; resume "
                     "it as it was begun, or begin a new run elsewhere."
                 )
         self.step, self.elapsed, self.best = run["step"], run["elapsed"], run["best"]
         self._average = run["average"]
         self._loss, self._losses = run["loss"]
+        self._plateau.rows = run.get("plateau", [])

@@ -11,22 +11,32 @@ from quickstudy.build import build_design
 from quickstudy.config import RunConfig
 from quickstudy.data.draw import Episodes
 from quickstudy.data.source import TaskSource
-from quickstudy.episode import Episode, tree_map
+from quickstudy.episode import Episode, take_tasks, tree_map
 
 VALIDATION_SEED = 0
 """The same for every run, so that runs with different seeds are validated on the same tasks."""
 
 
 class Batches(Dataset[tuple[Tensor, Episode]]):
-    """Batch b of tasks ``b · size … (b + 1) · size - 1``, of which each process takes an equal share."""
+    """Batch b of tasks ``b · size … (b + 1) · size - 1``, of which each process takes an equal share.
+
+    Args:
+        tasks: one to an index, or, where the tasks of a batch share their shot, a batch to an index.
+        size: of a batch.
+        rank: of this process.
+        world: how many processes there are.
+    """
 
     def __init__(self, tasks: Episodes, *, size: int, rank: int = 0, world: int = 1) -> None:
         self.tasks, self.size, self.rank, self.world = tasks, size, rank, world
 
     def __len__(self) -> int:
-        return -(-len(self.tasks) // self.size)
+        return len(self.tasks) if self.tasks.same_shot else -(-len(self.tasks) // self.size)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Episode]:
+        if self.tasks.same_shot:
+            share = torch.arange(self.size)[self.rank :: self.world]
+            return share + index * self.size, take_tasks(self.tasks[index], share)
         first, last = index * self.size, min((index + 1) * self.size, len(self.tasks))
         which = list(range(first, last))[self.rank :: self.world]
         # A process without a share of the last batch runs along, since the others wait for it; nothing counts.
@@ -49,13 +59,17 @@ class TaskData(pl.LightningDataModule):  # type: ignore[misc]
         super().__init__()
         self.config = config
         training, validation = config.training, config.validation
+        together = config.episode.same_shot
         self.training = Episodes(
             source,
             "train",
             build_design(config.episode, source, "train"),
-            length=training.steps * training.accumulate * config.episode.tasks,
+            tasks=config.episode.tasks if together else 1,
+            length=training.steps * training.accumulate * (1 if together else config.episode.tasks),
             seed=training.seed,
             augment=True,
+            projected=config.episode.projected,
+            same_shot=together,
         )
         self.validation = Episodes(
             source,
