@@ -13,9 +13,11 @@ from torch import Generator, Tensor
 
 from quickstudy.data.synthetic import uniform
 
-LAYERS = 3
+LAYERS = 2
 TREES, DEPTH = 12, 3
 WAVES = 48
+SPARE = 3
+"""Bins of a score beyond the number of classes, at most."""
 
 
 def choose(shares: list[float], shape: tuple[int, ...], generator: Generator) -> Tensor:
@@ -82,11 +84,11 @@ def network(
     Hollmann et al. 2023, TabPFN, section 4.2: units of a random MLP with noise at each. Columns may be causes or
     effects of the scores, or both may have causes in common.
     """
-    units = columns + scores + 4
+    units = max(columns, scores) + 2
     x = noise((tasks, rows, units), generator)
     x = x * log_uniform((tasks, 1, units), 0.3, 3.0, generator)
-    loud = log_uniform((tasks, 1, 1), 0.03, 1.0, generator)
-    kept = uniform((tasks, 1, 1), 0.1, 0.9, generator)
+    loud = log_uniform((tasks, 1, 1), 0.02, 0.5, generator)
+    kept = uniform((tasks, 1, 1), 0.1, 0.6, generator)
     kind = choose([4, 3, 2, 1, 1, 1, 1, 2], (tasks, 1, 1), generator)
     layers = []
     for _ in range(LAYERS):
@@ -99,10 +101,11 @@ def network(
         x = x + loud * own * noise((tasks, rows, units), generator)
         layers.append(x)
     found = torch.cat(layers, 2)
-    late = found.shape[2] - torch.randperm(2 * units, generator=generator)[:scores] - 1
     order = torch.randperm(found.shape[2], generator=generator)
-    order = order[~torch.isin(order, late)]
-    return standard(found[..., order[:columns]]), standard(found[..., late])
+    return (
+        standard(found[..., order[scores : scores + columns]]),
+        standard(found[..., order[:scores]]),
+    )
 
 
 def relevance(tasks: int, columns: int, generator: Generator) -> Tensor:
@@ -122,10 +125,10 @@ def functions(x: Tensor, scores: int, generator: Generator) -> Tensor:
         return drawn * weight.view(tasks, columns, *(1 for _ in shape))
 
     linear = x @ weights(scores)
-    pitch = log_uniform((tasks, 1, columns), 0.5, 3.0, generator)
+    pitch = log_uniform((tasks, 1, columns), 0.3, 1.8, generator)
     turn = uniform((tasks, 1, columns), 0, 2 * math.pi, generator)
     single = (x * pitch + turn).sin() @ weights(scores)
-    length = log_uniform((tasks, 1, 1), 0.6, 4.0, generator)
+    length = log_uniform((tasks, 1, 1), 1.0, 6.0, generator)
     inner = weights(WAVES) / weight.norm(dim=1)[:, None, None] / length
     waves = (x @ inner * 1.5 + uniform((tasks, 1, WAVES), 0, 2 * math.pi, generator)).cos()
     smooth = waves @ torch.randn(tasks, WAVES, scores, generator=generator)
@@ -156,13 +159,16 @@ def trees(x: Tensor, weight: Tensor, scores: int, generator: Generator) -> Tenso
     return values.flatten(1, 2).gather(1, flat).view(tasks, rows, TREES, scores).sum(2)
 
 
-def clusters(
-    tasks: int, rows: int, columns: int, way: int, generator: Generator
-) -> tuple[Tensor, Tensor]:
-    """Columns whose distribution is told by the class, (task, row, column), and the classes, int64 (task, row)."""
+def clusters(rows: int, columns: int, ways: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Columns whose distribution is told by the class, (task, row, column), and the classes, int64 (task, row).
+
+    ``ways`` says how many classes each task has, int64 (task,).
+    """
+    tasks, way = len(ways), int(ways.max())
     each = torch.randint(1, 4, (tasks, 1), generator=generator)
     which = (torch.rand(tasks, rows, generator=generator) * each).long()
     odds = -torch.rand(tasks, way, generator=generator).clamp(min=1e-3).log() + 0.3
+    odds = odds * (torch.arange(way) < ways[:, None])
     y = torch.multinomial(odds, rows, replacement=True, generator=generator)
     apart = log_uniform((tasks, 1, 1), 0.5, 3.0, generator)
     centres = torch.randn(tasks, way * 3, columns, generator=generator)
@@ -174,24 +180,30 @@ def clusters(
     return standard(spread * size.gather(1, place) + centres.gather(1, place)), y
 
 
-def classes_of(scores: Tensor, way: int, generator: Generator) -> Tensor:
-    """Classes, int64 (task, row), of scores (task, row, way): bins of the first score, or whose score is highest."""
-    tasks, rows, _ = scores.shape
-    doubt = log_uniform((tasks, 1, 1), 0.02, 1.2, generator)
+def classes_of(scores: Tensor, ways: Tensor, generator: Generator) -> Tensor:
+    """Classes, int64 (task, row), of scores (task, row, way): bins of the first score, or whose score is highest.
+
+    ``ways`` says how many classes each task has, int64 (task,).
+    """
+    tasks, rows, way = scores.shape
+    doubt = log_uniform((tasks, 1, 1), 0.02, 0.7, generator)
     scores = scores + doubt * torch.randn(scores.shape, generator=generator)
-    bins = way + 3
-    spare = torch.randint(0, 4, (tasks, 1), generator=generator)
-    spare = spare * (torch.rand(tasks, 1, generator=generator) < 0.3)
-    widths = -torch.rand(tasks, bins, generator=generator).clamp(min=1e-3).log() + 0.4
-    widths = widths * (torch.arange(bins) < way + spare)
-    ends = (widths / widths.sum(1, keepdim=True)).cumsum(1)
-    rank = scores[..., 0].argsort(1).argsort(1) / rows
-    bin_ = torch.searchsorted(ends[:, :-1].contiguous(), rank.contiguous(), right=True)
-    names = torch.rand(tasks, way, generator=generator).argsort(1)
-    more = torch.randint(way, (tasks, bins - way), generator=generator)
-    cut = torch.cat([names, more], 1).gather(1, bin_.clamp(max=bins - 1))
+    exists = torch.arange(way) < ways[:, None]
     ahead = 0.7 * torch.randn(tasks, 1, way, generator=generator)
-    highest = (scores + ahead).argmax(2)
+    highest = (scores + ahead).masked_fill(~exists[:, None], -math.inf).argmax(2)
+    # In some tasks a class has several bins, so that no score is high for it everywhere.
+    spare = torch.randint(0, SPARE + 1, (tasks,), generator=generator)
+    bins = ways + spare * (torch.rand(tasks, generator=generator) < 0.3)
+    widths = -torch.rand(tasks, way + SPARE, generator=generator).clamp(min=1e-3).log() + 0.4
+    widths = widths * (torch.arange(way + SPARE) < bins[:, None])
+    ends = (widths / widths.sum(1, keepdim=True)).cumsum(1)[:, :-1].contiguous()
+    rank = scores[..., 0].argsort(1).argsort(1) / rows
+    which = torch.searchsorted(ends, rank, right=True).minimum(bins[:, None] - 1)
+    owners = torch.rand(tasks, way, generator=generator).masked_fill(~exists, 2).argsort(1)
+    owners = torch.cat([owners, owners[:, :1].expand(-1, SPARE)], 1)
+    again = torch.arange(way + SPARE) >= ways[:, None]
+    anyone = (torch.rand(tasks, way + SPARE, generator=generator) * ways[:, None]).long()
+    cut = torch.where(again, anyone, owners).gather(1, which)
     return torch.where(torch.rand(tasks, 1, generator=generator) < 0.6, cut, highest)
 
 

@@ -13,9 +13,8 @@ from quickstudy.data.source import Prior, Split
 from quickstudy.data.synthetic import numbers_in_examples, split_up
 from quickstudy.episode import Context, Episode, Examples
 
-MECHANISMS = (4.0, 4.0, 2.0)
+MECHANISMS = (4.0, 3.0, 3.0)
 """Shares of causal networks, of functions of correlated columns, and of clusters by class."""
-MOST_CLASSES = 10
 
 
 class InventedTables(Prior):
@@ -69,14 +68,14 @@ class InventedTables(Prior):
             doubt = prior.log_uniform((tasks, 1, 1), 0.02, 1.0, generator)
             y = scores[..., :1] + doubt * torch.randn(tasks, rows, 1, generator=generator)
             return split_up(self._seen(x, generator), prior.standard(y), design, generator)
-        ways = torch.randint(span(design.way)[0], way + 1, (tasks, 1), generator=generator)
-        y = prior.classes_of(scores, way, generator) % ways
-        clustered, theirs = prior.clusters(tasks, rows, self.inputs, way, generator)
+        ways = torch.randint(span(design.way)[0], way + 1, (tasks,), generator=generator)
+        y = prior.classes_of(scores, ways, generator)
+        clustered, theirs = prior.clusters(rows, self.inputs, ways, generator)
         x = torch.where((dealt == 2)[:, None, None], clustered, x)
-        y = torch.where((dealt == 2)[:, None], theirs % ways, y)
-        wrong = 0.2 * torch.rand(tasks, 1, generator=generator) ** 2
-        wrong = wrong * (torch.rand(tasks, 1, generator=generator) < 0.4)
-        anything = (torch.rand(tasks, rows, generator=generator) * ways).long()
+        y = torch.where((dealt == 2)[:, None], theirs, y)
+        wrong = 0.15 * torch.rand(tasks, 1, generator=generator) ** 2
+        wrong = wrong * (torch.rand(tasks, 1, generator=generator) < 0.3)
+        anything = (torch.rand(tasks, rows, generator=generator) * ways[:, None]).long()
         y = torch.where(torch.rand(tasks, rows, generator=generator) < wrong, anything, y)
         return _told_apart(split_up(self._seen(x, generator), y[..., None], design, generator), way)
 

@@ -90,8 +90,9 @@ def fit(seen: Seen) -> tuple[Rules, Tensor]:
     linear, evidence = (torch.cat(parts, 2) for parts in zip(*fits, strict=True))
     # A probability moves by p (1 - p) where log-odds move by one.
     p = frequency(seen)[..., None]
-    offset = torch.cat([torch.zeros_like(evidence[..., 0]), p.logit().expand_as(shift)], 2)
-    slope = torch.cat([torch.ones_like(evidence[..., 0]), (1 / (p * (1 - p))).expand_as(shift)], 2)
+    own = evidence.new_zeros(linear.shape[:3])
+    offset = torch.cat([own, p.logit().expand_as(shift)], 2)
+    slope = torch.cat([own + 1, (1 / (p * (1 - p))).expand_as(shift)], 2)
     evidence = torch.cat([evidence, left_out], 2)
     lines = classical.calibrated(evidence, targets, mask, offset, slope, trust=TRUST)
     a, b = lines.unbind(-1)
