@@ -62,6 +62,8 @@ ROWS = [
     Row("in_context", "in_context", IN_CONTEXT),
     Row("in_context-groups", "in_context", IN_CONTEXT | {"bank": 3}),
     Row("in_context-ensemble", "in_context", IN_CONTEXT | {"ensemble": 3}),
+    Row("tables", "tables", {"width": 8, "layers": 2, "heads": 2}),
+    Row("tables-values", "tables", {"width": 8, "layers": 2, "heads": 2, "values": 2}),
     Row("maml", "maml", {"steps": 2, "rate": 0.3}),
     Row("maml-some", "maml", {"steps": 2, "rate": 0.3, "adapt": "norms,*.bias"}),
     Row("maml-head", "maml", {"steps": 3, "adapt": "head"}),

@@ -13,6 +13,7 @@ from quickstudy.learners.metric import ProtoNet
 from quickstudy.learners.relation import RelationNetwork
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.set_attention import FEAT
+from quickstudy.learners.tables import Tables
 
 LEARNERS: dict[str, type[Learner]] = {
     "protonet": ProtoNet,
@@ -26,4 +27,5 @@ LEARNERS: dict[str, type[Learner]] = {
     "imaml": ImplicitMAML,
     "cavia": CAVIA,
     "linear_head": LinearHead,
+    "tables": Tables,
 }
