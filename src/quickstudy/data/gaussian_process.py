@@ -2,60 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from quickstudy.data.covariance import (
-    KERNELS,
-    LENGTHS,
-    SCALES,
-    Drawing,
-    Kernel,
-    correlation,
-    distances,
-    drawing,
-)
+from quickstudy.data.covariance import KERNELS, Drawing, Kernel, correlation, distances, drawing
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.exact import Exact, mixture
+from quickstudy.data.predictive import Components, told_by
 from quickstudy.data.source import Split, World
 from quickstudy.data.synthetic import numbers_in_examples, split_up, uniform
 from quickstudy.episode import Episode, take_tasks
 
-LENGTH_NODES, SCALE_NODES = 48, 24
-"""Of the quadrature over hyper-parameters; twice as many change no task's log density by more than a thousandth."""
 TASKS_AT_ONCE = 8
 """Tasks answered in one piece, which bounds the memory."""
-
-
-class Components(NamedTuple):
-    """What each setting of the hyper-parameters says of the queries."""
-
-    log_evidence: Tensor
-    """(task, component), ``log p(support values)``, without its constant."""
-    mean: Tensor
-    """(task, component, query)"""
-    variance: Tensor
-    """(task, component, query), of values with their noise."""
 
 
 class GaussianProcess(World):
     """Random functions: ``y = f(x) + ε``, f ~ GP(0, scale² k), x ~ U[-2, 2], ε ~ N(0, noise²).
 
-    Length and scale of each task are drawn anew, ~ U[0.1, 0.6] and ~ U[0.1, 1]; the covariances are those of
-    :func:`quickstudy.data.covariance.correlation`. The protocol is that of Nguyen & Grover 2022, Transformer Neural
-    Processes, section 5.1 and its published code: 3 to 46 support examples, at least 3 queries, at most 49 together,
-    which is ``most_examples=49`` with a design of shot [3, 46] and 46 queries. Without ``most_examples``, all queries
-    of the design are asked, which changes no mean over the queries of a task, for each has the same distribution.
+    Each task is drawn with a length ~ U[0.1, 0.6], a scale ~ U[0.1, 1] and, if it is periodic, a period ~ U[0.1, 0.5];
+    the covariances are those of :func:`quickstudy.data.covariance.correlation`, of a mixture each as often. The
+    protocol is that of Nguyen & Grover 2022, Transformer Neural Processes, section 5.1 and its published code: 3 to 46
+    support examples, at least 3 queries, at most 49 together, which is ``most_examples=49`` with a design of shot
+    [3, 46] and 46 queries. Without ``most_examples``, all queries of the design are asked, which changes no mean over
+    the queries of a task, for each has the same distribution.
 
-    The exact answer integrates over the hyper-parameters that one who sees only the support cannot know.
+    The exact answer integrates over what one who sees only the support cannot know: length and scale, period and
+    covariance. That takes about 15 ms for a task, and for periodic functions 400 ms; of those, the log density of a
+    query has an error of about 0.01 nats, of others below 0.001.
 
-    Differs from the published code: each task draws its own number of examples, not each batch.
+    Differs from the published code: each task draws its own number of examples, not each batch; the mixture is no part
+    of it.
 
     Args:
-        kernel: covariance of the functions.
+        kernel: covariance of the functions; a mixture has functions of all kinds.
         noise: standard deviation of ε.
         most_examples: examples of a task at most, support and queries together; each task then asks a random number of
             queries, from 3 up to what is left. 0 asks all of the design's.
@@ -74,7 +56,7 @@ class GaussianProcess(World):
     def __init__(
         self,
         *,
-        kernel: Literal["rbf", "matern"] = "rbf",
+        kernel: Literal["rbf", "matern", "periodic", "mixture"] = "rbf",
         noise: float = 0.02,
         most_examples: int = 0,
     ) -> None:
@@ -83,7 +65,7 @@ class GaussianProcess(World):
                 f"The noise must be a standard deviation of at least 0.001; found {noise}."
             )
         self.kernel, self.noise, self.most_examples = kernel, noise, most_examples
-        self.kernels: tuple[Kernel, ...] = (kernel,)
+        self.kernels: tuple[Kernel, ...] = KERNELS if kernel == "mixture" else (kernel,)
 
     def draw(
         self, split: Split, design: EpisodeDesign, *, tasks: int, generator: torch.Generator
@@ -121,11 +103,8 @@ class GaussianProcess(World):
         return Exact(torch.cat(mean), torch.cat(deviation), torch.cat(log_density))
 
     def _components(self, episode: Episode, known: Drawing | None) -> Components:
-        if known is None:
-            settings = [uniform_settings(kernel, episode.tasks) for kernel in self.kernels]
-        else:
-            settings = [settings_of(kernel, known) for kernel in KERNELS]
-        found = [posterior(each, episode, noise=self.noise) for each in settings]
+        kernels = self.kernels if known is None else KERNELS
+        found = [told_by(kernel, episode, known, noise=self.noise) for kernel in kernels]
         return Components(*(torch.cat(parts, dim=1) for parts in zip(*found, strict=True)))
 
     def _correlations(self, known: Drawing, distance: Tensor) -> Tensor:
@@ -133,7 +112,8 @@ class GaussianProcess(World):
         found = torch.zeros_like(distance)
         for number, kernel in enumerate(KERNELS):
             which = known.kernel == number
-            found[which] = correlation(kernel, distance[which], known.length[which, None, None])
+            length, period = known.length[which, None, None], known.period[which, None, None]
+            found[which] = correlation(kernel, distance[which], length, period)
         return found
 
     def describe(self) -> dict[str, Any]:
@@ -144,80 +124,3 @@ class GaussianProcess(World):
             "kernel": self.kernel,
             "noise": self.noise,
         }
-
-
-class Settings(NamedTuple):
-    """Hyper-parameters to be tried on each task: every length with every scale."""
-
-    kernel: Kernel
-    length: Tensor
-    """(task, length)"""
-    scale: Tensor
-    """(task, scale)"""
-    log_prior: Tensor
-    """(task, length, scale), minus infinity for what cannot be."""
-
-
-def uniform_settings(kernel: Kernel, tasks: int) -> Settings:
-    """The nodes of Gauss and Legendre for the prior of the hyper-parameters, which is uniform."""
-    length, length_weight = quadrature(*LENGTHS, LENGTH_NODES)
-    scale, scale_weight = quadrature(*SCALES, SCALE_NODES)
-    weight = length_weight[:, None] * scale_weight
-    return Settings(
-        kernel,
-        length.expand(tasks, -1),
-        scale.expand(tasks, -1),
-        weight.log().expand(tasks, -1, -1),
-    )
-
-
-def settings_of(kernel: Kernel, known: Drawing) -> Settings:
-    """The one setting that each task was drawn with, if its covariance is this one."""
-    right = (known.kernel == KERNELS.index(kernel)).double().log()
-    return Settings(kernel, known.length[:, None], known.scale[:, None], right[:, None, None])
-
-
-def quadrature(low: float, high: float, nodes: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of Gauss and Legendre for the mean over an interval, float64.
-
-    >>> node, weight = quadrature(0, 3, 4)
-    >>> round(float((weight * node**2).sum()), 12)
-    3.0
-    """
-    node, weight = np.polynomial.legendre.leggauss(nodes)
-    return (
-        low + (high - low) * torch.from_numpy(node + 1) / 2,
-        torch.from_numpy(weight) / 2,
-    )
-
-
-def posterior(settings: Settings, episode: Episode, *, noise: float) -> Components:
-    """What each setting says of the queries of each task.
-
-    With ``K = U Λ Uᵀ`` the correlations of the support, which all scales share, and ``D = (s² Λ + σ²)⁻¹``,
-
-        μ = s² k U D Uᵀ y,   v = s² + σ² - s⁴ k U D Uᵀ kᵀ,   log p(y) = ½ Σ log D - ½ yᵀ U D Uᵀ y + constant
-
-    Rasmussen & Williams 2006, Gaussian Processes for Machine Learning, equations 2.23, 2.24 and 2.30.
-    """
-    support = episode.support
-    kept = support.mask[:, None, :, None]
-    length = settings.length[..., None, None]
-    within = correlation(settings.kernel, distances(support.x, support.x)[:, None], length)
-    values, vectors = torch.linalg.eigh(torch.where(kept & kept.mT, within, 0))
-    across = correlation(settings.kernel, distances(support.x, episode.query.x)[:, None], length)
-    # (task, length, eigenvector, query)
-    across = vectors.mT @ torch.where(kept, across, 0)
-    y = vectors.mT @ torch.where(support.mask[..., None], support.y.double(), 0)[:, None]
-    y = y[..., 0][:, :, None]
-    square = settings.scale.square()[:, None, :, None]
-    inverse = 1 / (square * values.clamp(min=0)[:, :, None] + noise**2)
-    log_evidence = 0.5 * (inverse.log() - y.square() * inverse).sum(-1)
-    mean = square * ((y * inverse) @ across)
-    told = square.square() * (inverse @ across.square())
-    variance = (square + noise**2 - told).clamp(min=noise**2)
-    return Components(
-        (settings.log_prior + log_evidence).flatten(1),
-        mean.flatten(1, 2),
-        variance.flatten(1, 2),
-    )
