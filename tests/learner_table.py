@@ -28,6 +28,10 @@ class Row(NamedTuple):
     """The gradient of ``meta_loss`` is its derivative; first-order methods say no."""
     exempt: frozenset[str] = frozenset()
     """Parameters that may stay without a gradient."""
+    steps: int = 20
+    """Of training on a toy, until it helps."""
+    offset: float = 0.0
+    """How far the values of toy tasks lie from zero: what those find out in a few steps who must find all of it out."""
 
     @property
     def values(self) -> int:
@@ -41,6 +45,7 @@ class Row(NamedTuple):
 IN_CONTEXT = {"width": 8, "layers": 2, "heads": 2, "bank": 7}
 
 PROCESS = {"width": 8, "layers": 2, "heads": 2, "waves": 3}
+JOINT = {"width": 8, "layers": 1, "heads": 2, "waves": 0, "values": 2, "rank": 2}
 
 SEQUENCE = {"filters": 4, "keys": 4, "rounds": 1, "length": 4}
 
@@ -91,12 +96,24 @@ ROWS = [
     Row("imaml-values", "imaml", {"steps": 3, "solver_steps": 2, "values": 2}, exact=False),
     Row("cavia", "cavia", {"steps": 2, "context_width": 4}),
     Row("cavia-first", "cavia", {"context_width": 4, "strategy": "first"}, exact=False),
-    Row("neural_process", "neural_process", PROCESS | {"values": 2}),
-    Row("neural_process-joint", "neural_process", PROCESS | {"values": 2, "rank": 3, "waves": 0}),
-    Row("autoregressive", "autoregressive", PROCESS | {"values": 2}),
-    Row("conditional_process", "conditional_process", {"values": 2, "width": 8, "layers": 1}),
-    Row("snail", "snail", SEQUENCE | {"bank": 5, "label_smoothing": 0.1}),
-    Row("snail-values", "snail", SEQUENCE | {"values": 2}),
+    Row("neural_process", "neural_process", PROCESS | {"values": 2}, steps=200, offset=5.0),
+    Row("neural_process-joint", "neural_process", JOINT, steps=350, offset=3.0),
+    Row(
+        "autoregressive_process",
+        "autoregressive_process",
+        PROCESS | {"values": 2},
+        steps=150,
+        offset=5.0,
+    ),
+    Row(
+        "conditional_process",
+        "conditional_process",
+        {"values": 2, "width": 8, "layers": 1},
+        steps=100,
+        offset=5.0,
+    ),
+    Row("snail", "snail", SEQUENCE | {"bank": 5, "label_smoothing": 0.1}, steps=120),
+    Row("snail-values", "snail", SEQUENCE | {"values": 2}, offset=5.0),
 ]
 
 

@@ -184,6 +184,101 @@ class Gaussian(Likelihood):
         return _mean_squared_error(self.distribution(outputs)[0], examples, context)
 
 
+class JointGaussian(Likelihood):
+    """The values of all queries of a task together: N(y; μ, diag(σ²) + F Fᵀ), for each value by itself.
+
+    The outputs of a query are (μ, s, f): σ is made of s as in :class:`Gaussian`, f is its row of F. The loss is that of
+    the whole query set divided by the number of its queries, so that it can be compared with a Gaussian's.
+
+    Args:
+        rank: columns of F, which is how many ways the values of all queries may vary together.
+        smallest_scale: σ_min.
+
+    Raises:
+        ValueError: the rank is not positive.
+
+    >>> JointGaussian(rank=4).width(3)
+    18
+    """
+
+    metric = "mean_squared_error"
+
+    def __init__(self, *, rank: int, smallest_scale: float = 0.01) -> None:
+        if rank < 1:
+            raise ValueError(f"The rank of a joint Gaussian must be at least 1; found {rank}.")
+        self.rank, self.smallest_scale = rank, smallest_scale
+
+    def width(self, way: int) -> int:
+        return way * (2 + self.rank)
+
+    def parts(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """μ and σ, each (task, query, dim), and F (task, query, dim, rank)."""
+        way = outputs.shape[-1] // (2 + self.rank)
+        mean, raw, factor = outputs.split([way, way, way * self.rank], dim=-1)
+        scale = self.smallest_scale + (1 - self.smallest_scale) * F.softplus(raw)
+        return mean, scale, factor.unflatten(-1, (way, self.rank))
+
+    def distribution(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each query by itself, each (task, query, dim), in the units of y."""
+        mean, scale, factor = self.parts(outputs)
+        return mean, (scale * scale + (factor * factor).sum(-1)).sqrt()
+
+    def covariance(self, outputs: Tensor) -> Tensor:
+        """Between the queries of a task, (task, dim, query, query)."""
+        _, scale, factor = self.parts(outputs)
+        rows = factor.transpose(1, 2)
+        return rows @ rows.transpose(-1, -2) + torch.diag_embed((scale * scale).transpose(1, 2))
+
+    def task_nll(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
+        # σ² may be a ten-thousandth of F Fᵀ: single precision would lose it in the factorisation.
+        mean, scale, factor = self.parts(outputs.double())
+        exists = examples.mask[..., None] & context.classes[:, None]
+        error = torch.where(exists, examples.y - mean, 0).transpose(1, 2)[..., None]
+        scale = torch.where(exists, scale, 1)
+        rows = torch.where(exists[..., None], factor, 0).transpose(1, 2)
+        covariance = rows @ rows.transpose(-1, -2)
+        covariance = covariance + torch.diag_embed((scale * scale).transpose(1, 2))
+        root = torch.linalg.cholesky(covariance)
+        z = torch.linalg.solve_triangular(root, error, upper=False)[..., 0]
+        logs = root.diagonal(dim1=-2, dim2=-1).log()
+        constant = 0.5 * math.log(2 * math.pi) * exists.sum((1, 2)).double()
+        nll = (0.5 * z * z + logs).sum((1, 2)) + constant
+        return (nll / examples.mask.sum(1).clamp(min=1)).to(outputs.dtype)
+
+    def task_score(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
+        return _mean_squared_error(self.parts(outputs)[0], examples, context)
+
+
+def drawn(
+    likelihood: Gaussian | JointGaussian, outputs: Tensor, *, count: int, generator: torch.Generator
+) -> Tensor:
+    """Values as the likelihood of ``outputs`` has them, (count, task, query, dim), in the units of y.
+
+    The queries of a :class:`JointGaussian` vary together, those of a :class:`Gaussian` each by itself.
+
+    >>> outputs = torch.tensor([[[3.0, -99.0]]])
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> drawn(Gaussian(), outputs, count=2, generator=generator).shape
+    torch.Size([2, 1, 1, 1])
+    """
+    rank = 0
+    if isinstance(likelihood, JointGaussian):
+        mean, scale, factor = likelihood.parts(outputs)
+        rank = likelihood.rank
+    else:
+        mean, scale = likelihood.distribution(outputs)
+
+    def noise(*shape: int) -> Tensor:
+        drawn = torch.randn(shape, generator=generator, device=generator.device, dtype=mean.dtype)
+        return drawn.to(mean.device)
+
+    values = mean + scale * noise(count, *mean.shape)
+    if rank:
+        tasks, _, way = mean.shape
+        values = values + torch.einsum("tqdr,ctdr->ctqd", factor, noise(count, tasks, way, rank))
+    return values
+
+
 def predicted_values(likelihood: Likelihood, outputs: Tensor) -> Tensor:
     """The numbers that outputs say, (task, query, values), in the units of y.
 
@@ -192,6 +287,6 @@ def predicted_values(likelihood: Likelihood, outputs: Tensor) -> Tensor:
     """
     if isinstance(likelihood, SquaredError):
         return outputs
-    if isinstance(likelihood, Gaussian):
+    if isinstance(likelihood, Gaussian | JointGaussian):
         return likelihood.distribution(outputs)[0]
     raise TypeError(f"A {type(likelihood).__name__} likelihood has no values.")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from quickstudy.learners.autoregressive import AutoregressiveNeuralProcess
 from quickstudy.learners.base import Learner
 from quickstudy.learners.cavia import CAVIA
 from quickstudy.learners.closed_form import LinearHead, Ridge
+from quickstudy.learners.conditional_process import ConditionalNeuralProcess
 from quickstudy.learners.context import InContext
 from quickstudy.learners.gradient import MAML
 from quickstudy.learners.implicit import ImplicitMAML
 from quickstudy.learners.matching import MatchingNetwork
 from quickstudy.learners.metric import ProtoNet
+from quickstudy.learners.neural_process import TransformerNeuralProcess
 from quickstudy.learners.relation import RelationNetwork
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.set_attention import FEAT
+from quickstudy.learners.snail import SNAIL
 from quickstudy.learners.tables import Tables
 
 LEARNERS: dict[str, type[Learner]] = {
@@ -27,5 +31,9 @@ LEARNERS: dict[str, type[Learner]] = {
     "imaml": ImplicitMAML,
     "cavia": CAVIA,
     "linear_head": LinearHead,
+    "neural_process": TransformerNeuralProcess,
+    "autoregressive_process": AutoregressiveNeuralProcess,
+    "conditional_process": ConditionalNeuralProcess,
+    "snail": SNAIL,
     "tables": Tables,
 }

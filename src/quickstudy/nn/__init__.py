@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from quickstudy.nn.encoders import Encoder, ImageEncoder, VectorEncoder
+from quickstudy.nn.encoders import Encoder, ImageEncoder, RawEncoder, VectorEncoder
 from quickstudy.nn.pretrained import HuggingFaceEncoder
 from quickstudy.nn.tables import TableEncoder
 
 ENCODERS: dict[str, type[Encoder]] = {
     "image": ImageEncoder,
     "vector": VectorEncoder,
+    "raw": RawEncoder,
     "text": HuggingFaceEncoder,
     "table": TableEncoder,
 }

@@ -81,7 +81,7 @@ def isolated_attention(
         value: of the memory, (…, key, width).
         own_key: of the queries, (…, query, width).
         own_value: of the queries, (…, query, width).
-        mask: bool, broadcastable to (…, query, key); False hides a key of the memory.
+        mask: bool, broadcastable to (…, query, key); False hides a key of the memory. Or float: added to the scores.
         alone: bool, (query,); False hides a query's own key, for those that are of the memory themselves.
         dropout: chance of dropping an attention weight.
 
@@ -93,12 +93,16 @@ def isolated_attention(
     >>> isolated_attention(one, one, one, one, 2 * one, mask=hidden)[0, 0].tolist()
     [2.0, 2.0, 2.0, 2.0]
     """
-    scores = (query @ key.transpose(-1, -2)).masked_fill(~mask, -math.inf)
+    scores, root = query @ key.transpose(-1, -2), math.sqrt(query.shape[-1])
+    if mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, -math.inf)
+    else:
+        scores = torch.add(scores, mask, alpha=root)
     own = (query * own_key).sum(-1, keepdim=True)
     if alone is not None:
         own = own.masked_fill(~alone[:, None], -math.inf)
     # There are fewer scores than features of queries, as long as the memory is short.
-    weights = (torch.cat([scores, own], -1) / math.sqrt(query.shape[-1])).softmax(-1)
+    weights = (torch.cat([scores, own], -1) / root).softmax(-1)
     weights = F.dropout(weights, dropout, dropout > 0)
     return torch.addcmul(weights[..., :-1] @ value, weights[..., -1:], own_value)
 
