@@ -23,17 +23,15 @@ from quickstudy.episode import (
     Inputs,
     leaves,
     padding_value,
-    take_tasks,
     tree_map,
 )
 from quickstudy.learners.base import Learner, State
-from quickstudy.likelihood import Categorical, predicted_values
+from quickstudy.likelihood import Categorical
+from quickstudy.nn.tables import TableEncoder
+from quickstudy.rejection import Embedded, rejection_in
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
-
-QUERIES_AT_ONCE = 512
-"""Queries answered in one piece: enough to keep a device busy, few enough to bound the memory."""
 
 
 @dataclass
@@ -48,6 +46,7 @@ class AdaptedTask:
         examples: how many were seen so far.
         inputs: what examples must be, as :attr:`Artifact.inputs` says.
         seen: a fingerprint of each example, so that nobody scores a task on what it learned from.
+        embedded: where the examples lie, if its artifact refuses queries by their distance from them.
     """
 
     base_id: str
@@ -57,6 +56,7 @@ class AdaptedTask:
     examples: int
     inputs: dict[str, Any] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
+    embedded: Embedded | None = None
 
 
 def fingerprints(x: Inputs) -> list[str]:
@@ -104,6 +104,8 @@ def save_task(path: str | Path, task: AdaptedTask, *, base: str | Path | None = 
     """
     path = Path(path)
     tensors = _named_tensors(task.state, "state") | _named_tensors(task.context, "context")
+    if task.embedded is not None:
+        tensors |= _named_tensors(task.embedded, "embedded")
     tensors = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
     facts: dict[str, Any] = {
         "format": FORMAT,
@@ -173,7 +175,7 @@ def base_of(path: str | Path) -> Path:
     )
 
 
-def _check_base(base_id: str, artifact: Artifact, what: str) -> None:
+def check_base(base_id: str, artifact: Artifact, what: str) -> None:
     """Refuse a task of another artifact."""
     if base_id != artifact.id:
         raise ArtifactError(
@@ -189,9 +191,9 @@ def load_task(path: str | Path, artifact: Artifact) -> AdaptedTask:
         ArtifactError: the file is missing, damaged, or was adapted with another artifact.
     """
     facts, tensors = _read_task(Path(path))
-    _check_base(facts["base_id"], artifact, f"The task {path}")
+    check_base(facts["base_id"], artifact, f"The task {path}")
     device = next(artifact.learner.parameters()).device
-    parts: dict[str, dict[str, Tensor]] = {"state": {}, "context": {}}
+    parts: dict[str, dict[str, Tensor]] = {"state": {}, "context": {}, "embedded": {}}
     for name, tensor in tensors.items():
         part, _, key = name.partition(".")
         parts[part][key] = tensor.to(device)
@@ -203,6 +205,7 @@ def load_task(path: str | Path, artifact: Artifact) -> AdaptedTask:
         examples=facts["examples"],
         inputs=facts["inputs"],
         seen=facts["seen"],
+        embedded=Embedded(**parts["embedded"]) if parts["embedded"] else None,
     )
 
 
@@ -239,16 +242,18 @@ def extend(
         A new task; ``task`` is left as it was.
 
     Raises:
-        ArtifactError: no example, one class only, a label that the task does not know, classes for a learner of
-            numbers or the other way about, a task of another artifact, or an inner loop that diverges.
+        ArtifactError: no example, a number in one that is not finite, one class only, a label that the task does not
+            know, classes for a learner of numbers or the other way about, a task of another artifact, or an inner loop
+            that diverges.
     """
     count = len(leaves(x)[0])
     if count != len(labels) or not count:
         raise ArtifactError(
             f"Found {count} examples and {len(labels)} labels; give at least one example and a label to each."
         )
+    check_finite(artifact, x, "example")
     if task is not None:
-        _check_base(task.base_id, artifact, "The task")
+        check_base(task.base_id, artifact, "The task")
     classes = isinstance(artifact.learner.likelihood, Categorical)
     if isinstance(labels, Tensor) == classes:
         what = "a class" if classes else "numbers"
@@ -277,7 +282,22 @@ def extend(
         examples=count + (0 if task is None else task.examples),
         inputs=artifact.inputs,
         seen=([] if task is None else task.seen) + fingerprints(x),
+        embedded=_embedded(artifact, task, support, len(names)),
     )
+
+
+def _embedded(
+    artifact: Artifact, task: AdaptedTask | None, support: Examples, way: int
+) -> Embedded | None:
+    """Where the examples lie, if that is asked for and known of all of them."""
+    rejection = rejection_in(artifact.facts)
+    if rejection is None or not rejection.variances:
+        return None
+    if task is not None and task.embedded is None:
+        return None
+    with torch.no_grad():
+        found = Embedded.of(artifact.learner.encode(support.x), support, way)
+    return found.and_more(None if task is None else task.embedded)
 
 
 def _classes(labels: Sequence[str], known: Sequence[str] | None) -> tuple[list[str], Tensor]:
@@ -307,25 +327,16 @@ def _values(labels: Tensor, known: Sequence[str] | None) -> tuple[list[str], Ten
     return names, labels
 
 
-def answer(artifact: Artifact, task: AdaptedTask, x: Inputs) -> Tensor:
-    """What a task says of queries, a tree of tensors (query, …).
-
-    Class probabilities (query, way), or numbers (query, values), as the learner predicts them.
-
-    Raises:
-        ArtifactError: the task belongs to another artifact.
-    """
-    _check_base(task.base_id, artifact, "The task")
-    likelihood = artifact.learner.likelihood
-    device = next(artifact.learner.parameters()).device
-    pieces = []
-    with torch.no_grad():
-        for start in range(0, len(leaves(x)[0]), QUERIES_AT_ONCE):
-            some = take_tasks(x, slice(start, start + QUERIES_AT_ONCE))
-            batch = tree_map(lambda tensor: tensor[None].to(device), some)
-            outputs = artifact.learner.predict(task.state, batch, task.context)
-            if isinstance(likelihood, Categorical):
-                pieces.append(likelihood.probabilities(outputs, task.context)[0])
-            else:
-                pieces.append(predicted_values(likelihood, outputs)[0])
-    return torch.cat(pieces) if pieces else torch.zeros(0, len(task.class_names), device=device)
+def check_finite(artifact: Artifact, x: Inputs, what: str) -> None:
+    """Refuse numbers that are not finite, unless a gap in a table is what the encoder reads as such."""
+    gaps = isinstance(artifact.learner.encoder, TableEncoder)
+    for leaf in leaves(x):
+        if not leaf.is_floating_point():
+            continue
+        bad = leaf.isinf() if gaps else ~leaf.isfinite()
+        if bool(bad.any()):
+            place = int(bad.flatten(1).any(1).nonzero()[0]) if leaf.ndim > 1 else 0
+            raise ArtifactError(
+                f"The {what} number {place + 1} holds a number that is not finite (NaN or infinite); correct it, or "
+                "leave that example out."
+            )

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ import safetensors.torch
 import torch
 
 import quickstudy
-from quickstudy.adapted import AdaptedTask, answer, base_of, extend, load_task, save_task
+from quickstudy.adapted import AdaptedTask, base_of, extend, load_task, save_task
+from quickstudy.answering import answer
 from quickstudy.build import build_learner, parse_spec
 from quickstudy.card import model_card
 from quickstudy.config import RunConfig, parse_config
@@ -36,6 +37,7 @@ from quickstudy.durable import (
     write_through,
 )
 from quickstudy.learners.base import Learner
+from quickstudy.rejection import FACT, Rejection
 
 __all__ = [
     "AdaptedTask",
@@ -44,6 +46,7 @@ __all__ = [
     "answer",
     "base_of",
     "extend",
+    "keep_rejection",
     "load_artifact",
     "load_task",
     "save_artifact",
@@ -169,6 +172,22 @@ def save_artifact(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Artifact(learner.eval(), config, record["scores"], record["id"], path, record["facts"])
+
+
+def keep_rejection(artifact: Artifact, rejection: Rejection) -> Artifact:
+    """The same artifact, which knows from now on which queries are of no class; on disk too, where it has a folder.
+
+    Its id stays, so what was adapted with it remains valid.
+
+    Raises:
+        ArtifactError: it cannot be written; what was there before is intact.
+    """
+    facts = artifact.facts | {FACT: rejection.as_json()}
+    if artifact.path is None:
+        return replace(artifact, facts=facts)
+    return save_artifact(
+        artifact.path, artifact.learner, artifact.config, artifact.scores, facts=facts
+    )
 
 
 def _read_record(path: Path) -> dict[str, Any]:

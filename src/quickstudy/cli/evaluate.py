@@ -11,6 +11,7 @@ import typer
 
 from quickstudy.cli.console import percent, print_json, print_result, print_table, progress_bar, say
 from quickstudy.cli.errors import WrongUse
+from quickstudy.cli.unknown import print_unknown, score_unknown
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
@@ -64,6 +65,13 @@ def evaluate(
         typer.Option(metavar="ARTIFACT2", help="A second model that meets the same tasks."),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Which tasks are drawn.")] = 0,
+    unknown: Annotated[
+        bool,
+        typer.Option(
+            "--unknown",
+            help="Also learn which inputs are of no class, keep that in the model, and score it.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of a table.")
     ] = False,
@@ -102,8 +110,8 @@ def evaluate(
         most_queries=usual.queries,
     )
     bank = getattr(model.learner, "bank", None)
-    limited = bank is not None and not getattr(model.learner, "any_way", False)
-    if limited and span(design.way)[1] > bank:
+    any_way = getattr(model.learner, "any_way", False)
+    if bank is not None and not any_way and span(design.way)[1] > bank:
         raise WrongUse(
             f"The model {artifact} knows tasks of at most {bank} classes, but --way is {design.way}; choose {bank} or "
             "fewer, or train a model with a larger learner.bank."
@@ -116,10 +124,17 @@ def evaluate(
         episodes=episodes,
         against_name="" if rival is None else str(against),
     )
+    if unknown:
+        own = source if data is None else fitting_source(model, model.config.data)
+        scores["unknown"] = score_unknown(
+            model, source, design, split=split.value, seed=seed, episodes=episodes, learn_from=own
+        )
     if as_json:
         print_json(scores)
     else:
         print_scores(scores)
+        if unknown:
+            print_unknown(scores["unknown"])
     if report is not None:
         from quickstudy.report import write_report
 
@@ -216,21 +231,34 @@ def print_scores(scores: dict[str, Any]) -> None:
 
     accuracy = scores["metric"] == "accuracy"
     number = percent if accuracy else plain
-    rows = [[METHODS["learner"], number(scores["mean"], scores["ci95"])]]
+    heads = ["", f"{scores['metric'].replace('_', ' ')} (95 % interval)"]
+    sure = "log_likelihood" in scores
+    if sure:
+        heads += ["log-likelihood, nats per query", "values in 95 % intervals"]
+
+    def row(name: str, found: dict[str, Any]) -> list[str]:
+        cells = [name, number(found["mean"], found["ci95"])]
+        if sure:
+            nats, held = found.get("log_likelihood"), found.get("coverage")
+            cells.append(plain(nats["mean"], nats["ci95"]) if nats else "")
+            cells.append(percent(held["mean"], held["ci95"]) if held else "")
+        return cells
+
+    rows = [row(METHODS["learner"], scores)]
     for name, baseline in scores["baselines"].items():
-        rows.append([METHODS.get(name, name), number(baseline["mean"], baseline["ci95"])])
-    before = scores["before_adaptation"]
-    rows.append([METHODS["before_adaptation"], number(before["mean"], before["ci95"])])
+        rows.append(row(METHODS.get(name, name), baseline))
+    rows.append(row(METHODS["before_adaptation"], scores["before_adaptation"]))
     if accuracy and isinstance(scores["way"], int):
         rows.append(["chance", number(1 / scores["way"])])
     group = " within one group" if scores["within_group"] else ""
     way = f"{some(scores['way'])}-way " if accuracy else ""
     shape = f"{way}{some(scores['shot'])}-shot{group}"
     print_table(
-        ["", f"{scores['metric'].replace('_', ' ')} (95 % interval)"],
-        rows,
-        title=f"{shape}, {scores['episodes']} tasks of the {scores['split']} split",
+        heads, rows, title=f"{shape}, {scores['episodes']} tasks of the {scores['split']} split"
     )
+    short = scores.get("below_exact")
+    if short is not None:
+        print_result(f"\n{plain(short['mean'], short['ci95'])} nats below Bayes-optimal")
     if scores["paired"] is not None:
         print_result(f"\n{comparison(scores['paired'], number, more_is_better=accuracy)}")
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from quickstudy.artifact import AdaptedTask, Artifact
 
 
+UNKNOWN = "unknown"
+"""The answer to an input that is refused."""
+
+
 def adapt(
     artifact: Annotated[
         Path, typer.Argument(metavar="ARTIFACT", help="The folder of a trained model.")
@@ -103,11 +107,17 @@ class Answers(NamedTuple):
     """(input, way)"""
     truth: list[str] | None
     """The right answers, where the inputs carry them."""
+    scores: list[float] | None = None
+    """How little each input is like any class, where some may be refused."""
+    refused: list[bool] | None = None
+    """Which inputs are refused, where some may be."""
 
     @property
     def labels(self) -> list[str]:
-        """The likeliest class of each input."""
-        return [self.class_names[i] for i in self.probabilities.argmax(1).tolist()]
+        """The likeliest class of each input, or that it is unknown."""
+        best = [self.class_names[i] for i in self.probabilities.argmax(1).tolist()]
+        refused = self.refused or [False] * len(best)
+        return [UNKNOWN if no else name for name, no in zip(best, refused, strict=True)]
 
     @property
     def right(self) -> int:
@@ -134,6 +144,13 @@ def predict(
             "--labelled", help="The inputs carry their labels, as for adapt: give the score."
         ),
     ] = False,
+    reject: Annotated[
+        bool,
+        typer.Option(
+            "--reject",
+            help="Answer unknown where an input is like no class, as evaluate --unknown taught the model.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of a table.")
     ] = False,
@@ -148,6 +165,7 @@ def predict(
       quickstudy predict photos.task new/1.jpg new/2.jpg
       quickstudy predict photos.task held-out --labelled
       quickstudy predict intents.task "Where is my parcel?" --json
+      quickstudy predict photos.task new --reject
       quickstudy predict wave.task 0.5 1.5
     """
     from quickstudy.artifact import base_of, load_artifact, load_task
@@ -155,13 +173,17 @@ def predict(
 
     model = load_artifact(base_of(task) if artifact is None else artifact)
     if not isinstance(model.learner.likelihood, Categorical):
+        if reject:
+            raise WrongUse(
+                "This model predicts numbers, which are of no class; leave --reject out."
+            )
         values = ask_values(model, load_task(task, model), inputs, labelled=labelled)
         if as_json:
             print_json(values_as_json(values))
         else:
             print_values(values)
         return
-    answers = ask(model, load_task(task, model), inputs, labelled=labelled)
+    answers = ask(model, load_task(task, model), inputs, labelled=labelled, reject=reject)
     if as_json:
         print_json(answers_as_json(answers))
     else:
@@ -169,34 +191,57 @@ def predict(
 
 
 def ask(
-    model: Artifact, task: AdaptedTask, inputs: list[str], *, labelled: bool = False
+    model: Artifact,
+    task: AdaptedTask,
+    inputs: list[str],
+    *,
+    labelled: bool = False,
+    reject: bool = False,
 ) -> Answers:
     """What a task says of files, folders or texts.
 
     Raises:
         Failure: a labelled input has a label that the task does not know, or the task learned from it.
+        ArtifactError: inputs are to be refused, but the model has not learned when.
     """
     import torch
 
-    from quickstudy.artifact import answer
+    from quickstudy.answering import Judged, answer, judge
     from quickstudy.data.labelled import read_inputs, read_labelled
 
+    said: list[Judged] = []
+
+    def listen(x: Any) -> None:
+        if reject:
+            said.append(judge(model, task, x))
+        else:
+            chances = answer(model, task, x)
+            said.append(Judged(chances, chances.new_zeros(0), chances.new_zeros(0)))
+
+    truth: list[str] = []
+    origins: list[str] = []
     if not labelled:
         x, origins = read_inputs(inputs, **model.inputs)
         texts = {f"text {place}": text for place, text in enumerate(inputs, start=1)}
         origins = [texts.get(origin, origin) for origin in origins]
-        return Answers(origins, task.class_names, answer(model, task, as_inputs(model, x)), None)
-    truth: list[str] = []
-    origins = []
-    parts = []
-    for one in inputs:
-        part = read_labelled(one, **model.inputs, fewest_classes=1)
-        x = as_inputs(model, part.x)
-        check_truth(task, x, part.labels, part.origins)
-        parts.append(answer(model, task, x))
-        truth += part.labels
-        origins += part.origins
-    return Answers(origins, task.class_names, torch.cat(parts), truth)
+        listen(as_inputs(model, x))
+    else:
+        for one in inputs:
+            part = read_labelled(one, **model.inputs, fewest_classes=1)
+            x = as_inputs(model, part.x)
+            check_truth(task, x, part.labels, part.origins)
+            listen(x)
+            truth += part.labels
+            origins += part.origins
+    whole = Judged(*(torch.cat(each) for each in zip(*said, strict=True)))
+    return Answers(
+        origins,
+        task.class_names,
+        whole.probabilities,
+        truth if labelled else None,
+        whole.scores.tolist() if reject else None,
+        whole.unknown.tolist() if reject else None,
+    )
 
 
 def check_truth(task: AdaptedTask, x: Any, labels: list[str], origins: list[str]) -> None:
@@ -229,6 +274,8 @@ def answers_as_json(answers: Answers) -> dict[str, Any]:
         row: dict[str, Any] = {"input": origin, "label": label, "probability": max(shares)}
         if answers.truth is not None:
             row["truth"] = answers.truth[i]
+        if answers.scores is not None and answers.refused is not None:
+            row |= {"unknown": answers.refused[i], "unknown_score": answers.scores[i]}
         row["probabilities"] = dict(zip(answers.class_names, shares, strict=True))
         rows.append(row)
     found: dict[str, Any] = {"classes": answers.class_names, "answers": rows}

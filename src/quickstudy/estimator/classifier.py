@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import Tensor
 
+from quickstudy.answering import Judged, judge
 from quickstudy.artifact import AdaptedTask, Artifact, answer, extend
 from quickstudy.data.text import Tokenizes
 from quickstudy.estimator.inputs import (
@@ -118,10 +119,38 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         p = found.double().cpu().numpy()
         return p / p.sum(axis=1, keepdims=True)
 
-    def predict(self, X: Any) -> Array:
-        """The most probable class of each example."""
-        p = self.predict_proba(X)
-        return self.classes_[p.argmax(axis=1)]
+    def predict(self, X: Any, *, reject: bool = False) -> Array:
+        """The most probable class of each example.
+
+        Args:
+            X: the examples.
+            reject: answer ``None`` where an example is like no class; the array is then one of objects.
+
+        Raises:
+            ArtifactError: examples are to be refused, but the artifact has not learned when.
+        """
+        if not reject:
+            p = self.predict_proba(X)
+            return self.classes_[p.argmax(axis=1)]
+        found = self._judged(X)
+        answers = self.classes_[found.probabilities.argmax(1).cpu().numpy()].astype(object)
+        answers[found.unknown.cpu().numpy()] = None
+        return answers
+
+    def unknown_score(self, X: Any) -> Array:
+        """How little each example is like any class, (example,); ``predict`` may refuse what is above a threshold.
+
+        Score and threshold were learned from classes that the artifact was not trained on, by ``quickstudy evaluate
+        ARTIFACT --unknown`` or :func:`quickstudy.evaluation.unknown.fit_rejection`.
+
+        Raises:
+            ArtifactError: the artifact has learned none.
+        """
+        return self._judged(X).scores.cpu().numpy()
+
+    def _judged(self, X: Any) -> Judged:
+        check_is_fitted(self, "task_")
+        return judge(self.artifact_, self.task_, self._inputs(X, begin=False))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

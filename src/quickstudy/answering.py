@@ -1,0 +1,104 @@
+"""What an adapted task says of queries, and which of them it would rather not name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from quickstudy.adapted import AdaptedTask, check_base, check_finite
+from quickstudy.durable import ArtifactError
+from quickstudy.episode import Inputs, leaves, take_tasks, tree_map
+from quickstudy.likelihood import Categorical, predicted_values
+from quickstudy.rejection import Rejection, rejection_in
+
+if TYPE_CHECKING:
+    from quickstudy.artifact import Artifact
+
+QUERIES_AT_ONCE = 512
+"""Queries answered in one piece: enough to keep a device busy, few enough to bound the memory."""
+
+
+def answer(artifact: Artifact, task: AdaptedTask, x: Inputs) -> Tensor:
+    """What a task says of queries, a tree of tensors (query, …).
+
+    Class probabilities (query, way), or numbers (query, values), as the learner predicts them.
+
+    Raises:
+        ArtifactError: the task belongs to another artifact, or a query holds a number that is not finite.
+    """
+    likelihood = artifact.learner.likelihood
+    pieces = []
+    for _, outputs in _outputs(artifact, task, x):
+        if isinstance(likelihood, Categorical):
+            pieces.append(likelihood.probabilities(outputs, task.context)[0])
+        else:
+            pieces.append(predicted_values(likelihood, outputs)[0])
+    device = next(artifact.learner.parameters()).device
+    return torch.cat(pieces) if pieces else torch.zeros(0, len(task.class_names), device=device)
+
+
+class Judged(NamedTuple):
+    """What a task says of queries that may be of no class."""
+
+    probabilities: Tensor
+    """(query, way), if it is of one"""
+    scores: Tensor
+    """(query,), how little the query is like any class"""
+    unknown: Tensor
+    """bool (query,), whether that is beyond the threshold"""
+
+
+def judge(artifact: Artifact, task: AdaptedTask, x: Inputs) -> Judged:
+    """What a task says of queries, a tree of tensors (query, …), and which of them it would rather not name.
+
+    Raises:
+        ArtifactError: as :func:`answer`; or the artifact has learned no threshold, or none that fits the task.
+    """
+    rejection = rejection_of(artifact)
+    learner, context = artifact.learner, task.context
+    assert isinstance(learner.likelihood, Categorical)
+    variances = torch.tensor(rejection.variances, dtype=torch.float64)
+    chances, scores = [], []
+    for batch, outputs in _outputs(artifact, task, x):
+        far = None
+        if task.embedded is not None and len(variances):
+            features = learner.encode(batch)
+            far = task.embedded.distances(features, variances.to(features.device))
+        chances.append(learner.likelihood.probabilities(outputs, context)[0])
+        scores.append(rejection.scores(outputs, context, far)[0])
+    if not scores:
+        empty = answer(artifact, task, x)
+        return Judged(empty, empty.new_zeros(0), empty.new_zeros(0, dtype=torch.bool))
+    found = torch.cat(scores)
+    return Judged(torch.cat(chances), found, found > rejection.threshold)
+
+
+def rejection_of(artifact: Artifact) -> Rejection:
+    """When an artifact answers that a query is of no class.
+
+    Raises:
+        ArtifactError: it has learned no threshold.
+    """
+    found = rejection_in(artifact.facts)
+    if found is None:
+        where = artifact.path or "ARTIFACT"
+        raise ArtifactError(
+            "This artifact has not learned which queries are of no class; let it with: quickstudy evaluate "
+            f"{where} --unknown."
+        )
+    return found
+
+
+def _outputs(artifact: Artifact, task: AdaptedTask, x: Inputs) -> Iterator[tuple[Inputs, Tensor]]:
+    """Queries some at a time, a batch of one task, and the outputs of the learner for them."""
+    check_base(task.base_id, artifact, "The task")
+    check_finite(artifact, x, "query")
+    device = next(artifact.learner.parameters()).device
+    for start in range(0, len(leaves(x)[0]), QUERIES_AT_ONCE):
+        some = take_tasks(x, slice(start, start + QUERIES_AT_ONCE))
+        batch = tree_map(lambda tensor: tensor[None].to(device), some)
+        with torch.no_grad():
+            yield batch, artifact.learner.predict(task.state, batch, task.context)

@@ -1,0 +1,142 @@
+"""Exported programs against the learners that they were made of, at many sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from quickstudy.artifact import Artifact, ArtifactError, answer, extend, save_artifact, save_task
+from quickstudy.build import build_learner
+from quickstudy.cli import main
+from quickstudy.config import parse_config
+from quickstudy.export import Unadapted, export
+
+VECTOR = {"name": "vector", "inputs": 6, "width": 8, "layers": 1}
+IN_CONTEXT = {"name": "in_context", "width": 16, "layers": 2, "heads": 2, "bank": 8}
+SIZES = [(1, 1, 1), (2, 5, 4), (4, 20, 33), (1, 50, 2)]
+"""Tasks, support examples and queries."""
+
+
+def artifact_of(learner: dict[str, Any], encoder: dict[str, Any] | None = None) -> Artifact:
+    config = parse_config({"data": "toy", "learner": learner, "encoder": encoder or VECTOR})
+    torch.manual_seed(0)
+    built = build_learner(config.learner, config.encoder).eval()
+    with torch.no_grad():
+        for value in built.parameters():
+            value += 0.1 * torch.randn_like(value)
+    return Artifact(built, config, {}, "0123456789abcdef", None)
+
+
+def inputs_of(tasks: int, support: int, queries: int) -> dict[str, Tensor]:
+    return {
+        "support_x": torch.randn(tasks, support, 6),
+        "support_y": torch.randint(5, (tasks, support)),
+        "support_mask": torch.rand(tasks, support) > 0.2,
+        "classes": torch.arange(5).expand(tasks, 5) < torch.randint(2, 6, (tasks, 1)),
+        "query_x": torch.randn(tasks, queries, 6),
+    }
+
+
+def expected(artifact: Artifact, given: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        return Unadapted(artifact.learner)(**given)[0]
+
+
+def close(found: Any, wanted: Tensor) -> None:
+    np.testing.assert_allclose(np.asarray(found), wanted.numpy(), rtol=0, atol=1e-5)
+
+
+def run(path: Path, given: dict[str, Tensor]) -> np.ndarray:
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(["probabilities"], {name: x.numpy() for name, x in given.items()})[0]
+
+
+def test_an_in_context_learner_runs_in_onnxruntime_at_any_size(tmp_path: Path) -> None:
+    artifact = artifact_of(IN_CONTEXT)
+    path = tmp_path / "model.onnx"
+    export(artifact, path, way=5)
+    for size in SIZES:
+        given = inputs_of(*size)
+        close(run(path, given), expected(artifact, given))
+
+
+def test_a_task_runs_in_onnxruntime_with_any_number_of_queries(tmp_path: Path) -> None:
+    artifact = artifact_of(IN_CONTEXT)
+    labels = ["sun", "moon", "star"] * 4
+    task = extend(artifact, None, torch.randn(12, 6), labels)
+    path = tmp_path / "task.onnx"
+    export(artifact, path, task=task)
+    for queries in (1, 3, 40):
+        x = torch.randn(queries, 6)
+        close(run(path, {"query_x": x}), answer(artifact, task, x))
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [{"name": "protonet"}, {"name": "ridge"}, IN_CONTEXT | {"bank": 3, "ensemble": 2}],
+    ids=["protonet", "ridge", "groups of an ensemble"],
+)
+def test_learners_without_an_inner_loop_run_in_torch_alone(
+    learner: dict[str, Any], tmp_path: Path
+) -> None:
+    artifact = artifact_of(learner)
+    path = tmp_path / "model.pt2"
+    export(artifact, path, way=5)
+    program = torch.export.load(path).module()
+    for size in SIZES:
+        given = inputs_of(*size)
+        close(program(**given)[0].detach(), expected(artifact, given))
+
+
+def test_images_are_bytes(tmp_path: Path) -> None:
+    image = {"name": "image", "width": 8, "layers": 1, "heads": 2}
+    artifact = artifact_of({"name": "protonet"}, image)
+    path = tmp_path / "model.pt2"
+    export(artifact, path, way=3)
+    program = torch.export.load(path).module()
+    given = inputs_of(2, 9, 4) | {"classes": torch.ones(2, 3, dtype=torch.bool)}
+    given["support_y"] %= 3
+    for name, count in (("support_x", 9), ("query_x", 4)):
+        given[name] = torch.randint(256, (2, count, 1, 28, 28), dtype=torch.uint8)
+    close(program(**given)[0].detach(), expected(artifact, given))
+
+
+@pytest.mark.parametrize(
+    ("learner", "encoder", "name", "message"),
+    [
+        ({"name": "maml"}, None, "model.pt2", "takes gradients while it adapts"),
+        ({"name": "protonet"}, None, "model.zip", "ends in .onnx or .pt2; found 'model.zip'"),
+        ({"name": "protonet"}, {"name": "raw", "inputs": 3}, "model.pt2", "rows of numbers"),
+    ],
+)
+def test_what_cannot_be_exported_is_named(
+    learner: dict[str, Any], encoder: dict[str, Any] | None, name: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        export(artifact_of(learner, encoder), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_writes_models_and_tasks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = artifact_of({"name": "protonet"})
+    artifact = save_artifact(tmp_path / "model", made.learner, made.config, {})
+    task = extend(artifact, None, torch.randn(4, 6), ["a", "b"] * 2)
+    save_task(tmp_path / "some.task", task, base=artifact.path)
+    out = tmp_path / "task.pt2"
+    words = ["export", str(tmp_path / "some.task"), "--to", str(out)]
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    x = torch.randn(3, 6)
+    close(torch.export.load(out).module()(query_x=x)[0].detach(), answer(artifact, task, x))
+    assert main(words) == 2
+    assert "--replace" in capsys.readouterr().err
+    assert main([*words, "--replace", "--way", "3"]) == 2
+    assert "leave --way out" in capsys.readouterr().err
