@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -14,20 +16,28 @@ from quickstudy import evaluation
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.draw import Episodes
 from quickstudy.data.source import DataError, Pool, PoolSource
-from quickstudy.data.synthetic import Sinusoid
+from quickstudy.data.synthetic import Linear, Sinusoid
 from quickstudy.episode import Context, Examples
 from quickstudy.evaluation import contest as contest_module
 from quickstudy.evaluation.contest import BagOfTokens, Contest, EncodedPool, FixedPool
-from quickstudy.evaluation.rules import ridge_of_support
+from quickstudy.evaluation.rules import means, ridge_of_support
 from quickstudy.learners import LEARNERS
+from quickstudy.learners.base import Learner
 from quickstudy.learners.gradient import MAML
 from quickstudy.learners.metric import ProtoNet
+from quickstudy.likelihood import Gaussian
 from quickstudy.nn.encoders import Encoder, ImageEncoder, VectorEncoder
 from quickstudy.nn.minilm import PretrainedError
 from quickstudy.nn.pretrained import HuggingFaceEncoder
 
 DESIGN = EpisodeDesign(way=3, shot=2, queries=4)
 FEATURES = 6
+CLASSIFIERS = [
+    name
+    for name, built in LEARNERS.items()
+    if getattr(inspect.signature(built).parameters.get("values"), "default", 0) == 0
+]
+"""Learners that tell classes apart unless they are told otherwise."""
 
 
 class Clusters(PoolSource):
@@ -130,7 +140,7 @@ def test_interval_of_one_task_is_refused():
         evaluation.interval(torch.tensor([1.0]))
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_scores_from_encoded_pool_are_those_of_a_plain_loop(name, source):
     torch.manual_seed(1)
     learner = LEARNERS[name](VectorEncoder(FEATURES, width=8)).double()
@@ -407,6 +417,67 @@ def test_values_are_paired_and_can_do_without_rules(regressor):
     found = evaluation.evaluate(regressor, Sinusoid(), against=regressor, **options)
     assert found["baselines"] == {}
     assert found["paired"] == {"against": "", "difference": 0.0, "ci95": 0.0}
+
+
+class Guess(NamedTuple):
+    value: Tensor
+
+
+class Bold(Learner):
+    """Says of every query that it is the mean of the support's values, give or take some deviation."""
+
+    order_free, additive, inner_loop = True, False, False
+    state_type = Guess
+
+    def __init__(self, deviation: float) -> None:
+        super().__init__(VectorEncoder(1, width=4, layers=1), Gaussian())
+        self.raw = math.log(math.expm1((deviation - 0.01) / 0.99))
+
+    def adapt(self, support, context, state=None):
+        return Guess(means(support.y, support.mask))
+
+    def predict(self, state, x, context):
+        mean = state.value.expand(-1, x.shape[1], -1)
+        return torch.cat([mean, torch.full_like(mean, self.raw)], dim=-1)
+
+
+def test_who_says_how_sure_it_is_is_compared_with_the_bayes_optimal_answer():
+    world, design = Linear(dims=1, noise=0.5), EpisodeDesign(way=1, shot=4, queries=9)
+    learner = Bold(deviation=1.5)
+    found = evaluation.evaluate(
+        learner, world, design=design, episodes=40, seed=3, against=Bold(deviation=0.3)
+    )
+    assert json.loads(json.dumps(found)) == found
+    tasks = Episodes(world, "test", design, tasks=1, length=40, seed=3)
+    nats, held, short = [], [], []
+    for i in range(40):
+        y, guess = tasks[i].query.y.double(), tasks[i].support.y.double().mean()
+        own = -0.5 * ((y - guess) / 1.5) ** 2 - math.log(1.5 * math.sqrt(2 * math.pi))
+        nats.append(own.mean())
+        held.append(((y - guess).abs() < 1.959964 * 1.5).double().mean())
+        short.append(world.exact(tasks[i]).log_density.double().mean() - own.mean())
+    for name, values in (("log_likelihood", nats), ("coverage", held), ("below_exact", short)):
+        mean, ci95 = evaluation.interval(torch.stack(values))
+        assert found[name] == pytest.approx({"mean": mean, "ci95": ci95}, rel=1e-4)
+    assert found["below_exact"]["mean"] > found["below_exact"]["ci95"]
+    exact = found["baselines"]["exact"]
+    gap = exact["log_likelihood"]["mean"] - found["log_likelihood"]["mean"]
+    assert found["below_exact"]["mean"] == pytest.approx(gap)
+    assert exact["coverage"]["mean"] == pytest.approx(0.95, abs=3 * exact["coverage"]["ci95"])
+    assert "log_likelihood" not in found["baselines"]["mean_of_support"]
+    assert found["paired"]["difference"] == 0
+    assert found["paired"]["log_likelihood"]["mean"] > 0
+
+
+def test_without_a_density_nothing_is_said_of_it(regressor):
+    """A world without noise has none, and who says numbers alone has none."""
+    design = EpisodeDesign(way=1, shot=4, queries=9)
+    found = evaluation.evaluate(Bold(1.0), Sinusoid(), design=design, episodes=5)
+    assert found["below_exact"] is None
+    assert "log_likelihood" in found
+    assert set(found["baselines"]["exact"]) == {"mean", "ci95"}
+    found = evaluation.evaluate(regressor, Linear(noise=0.1, dims=1), design=design, episodes=5)
+    assert not {"log_likelihood", "coverage", "below_exact"} & set(found)
 
 
 def test_any_number_of_points_can_be_scored_in_a_world(regressor):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from quickstudy.data.design import EpisodeDesign, check_design
 from quickstudy.data.draw import Episodes
@@ -24,6 +24,7 @@ from quickstudy.evaluation.contest import (
     score_tasks,
 )
 from quickstudy.evaluation.intervals import interval, t_quantile
+from quickstudy.evaluation.measures import below_exact, summaries, summary
 from quickstudy.evaluation.rules import ridge_of_support, support_mean
 from quickstudy.learners import LEARNERS
 from quickstudy.learners.base import Learner
@@ -109,7 +110,7 @@ def _enter_rules(contest: Contest, world: World) -> None:
     """The baselines of tasks that predict values."""
     contest.enter_rule("mean_of_support", support_mean)
     contest.enter_rule("ridge_raw_inputs", ridge_of_support)
-    contest.enter_rule("exact", lambda episode: world.exact(episode).mean)
+    contest.enter_rule("exact", lambda episode: world.exact(episode.to("cpu")))
 
 
 def _enter_classifiers(
@@ -183,7 +184,10 @@ def evaluate(
     Returns:
         A dictionary ready for JSON: ``metric, mean, ci95, episodes, way, shot, queries, split, seed, within_group,
         inductive, before_adaptation {mean, ci95}, baselines {name: {mean, ci95}}, paired {against, difference, ci95}``
-        (or None).
+        (or None). Of a learner that says how sure it is of numbers, moreover ``log_likelihood {mean, ci95}``, in nats
+        for each query; ``coverage {mean, ci95}``, the share of values that its 95 % intervals hold; and ``below_exact
+        {mean, ci95}``, by how many nats it falls short of the Bayes-optimal answer on the same tasks, None where that
+        is unknown. Whoever else says how sure they are has log_likelihood and coverage beside mean and ci95.
 
     Raises:
         DataError: the split cannot fill the design.
@@ -209,14 +213,21 @@ def evaluate(
         )
     tasks = contest.read_by(learner.encoder)
     probe = Episodes(tasks, split, design, tasks=2, seed=seed)[0]
-    scores = contest.scores(design, episodes, progress)
-    own = scores.pop("learner")
-    mean, ci95 = interval(own)
-    before = scores.pop("before_adaptation")
-    paired = None
-    if "against" in scores:
-        difference, half = interval(own - scores.pop("against"))
+    found = contest.measures(design, episodes, progress)
+    own, before = found.pop("learner"), found.pop("before_adaptation")
+    mean, ci95 = interval(own["score"])
+    paired: dict[str, Any] | None = None
+    if "against" in found:
+        other = found.pop("against")
+        difference, half = interval(own["score"] - other["score"])
         paired = {"against": against_name, "difference": difference, "ci95": half}
+        if "log_likelihood" in own and "log_likelihood" in other:
+            paired["log_likelihood"] = summary(own["log_likelihood"] - other["log_likelihood"])
+    sureness: dict[str, Any] = {}
+    if "log_likelihood" in own:
+        short = below_exact(own, found.get("exact", {}), learner.likelihood)
+        sureness = {name: summary(own[name]) for name in ("log_likelihood", "coverage")}
+        sureness["below_exact"] = short
     return {
         "metric": learner.likelihood.metric,
         "mean": mean,
@@ -229,16 +240,11 @@ def evaluate(
         "seed": seed,
         "within_group": design.within_group,
         "inductive": is_inductive(learner, probe, device=device),
-        "before_adaptation": summary(before),
-        "baselines": {name: summary(each) for name, each in scores.items()},
+        "before_adaptation": summaries(before),
+        "baselines": {name: summaries(each) for name, each in found.items()},
         "paired": paired,
+        **sureness,
     }
-
-
-def summary(scores: Tensor) -> dict[str, float]:
-    """Mean and interval of scores (task,), by name."""
-    mean, ci95 = interval(scores)
-    return {"mean": mean, "ci95": ci95}
 
 
 def scores_by_shot(
@@ -248,8 +254,8 @@ def scores_by_shot(
     episodes: int,
     shots: Sequence[int] = (1, 2, 5, 10),
     queries: int | None = None,
-) -> dict[int, dict[str, dict[str, float]]]:
-    """Scores of each contestant for each shot that the data allow: shot → name → mean and ci95.
+) -> dict[int, dict[str, dict[str, Any]]]:
+    """Scores of each contestant for each shot that the data allow: shot → name → mean and ci95, and other measures.
 
     Args:
         contest: who is scored, and on what.
@@ -268,8 +274,8 @@ def scores_by_shot(
             check_design(source, contest.split, each)
         except DataError:
             continue
-        scores = contest.scores(each, episodes)
-        found[shot] = {name: summary(score) for name, score in scores.items()}
+        measures = contest.measures(each, episodes)
+        found[shot] = {name: summaries(measure) for name, measure in measures.items()}
     return found
 
 

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from quickstudy.data.draw import Episodes
 from quickstudy.data.features import with_features
 from quickstudy.data.source import Pool, PoolSource, Split, TaskSource
 from quickstudy.episode import Episode, Inputs, leaves, tree_map, without_support
+from quickstudy.evaluation.measures import Measures, joined, measured
 from quickstudy.learners.base import Learner
 from quickstudy.likelihood import Likelihood, SquaredError
 from quickstudy.nn.encoders import Encoder, RawEncoder, encode
@@ -170,8 +171,8 @@ class BagOfTokens(Encoder):
         return counts.scatter_add_(1, place, (vocabulary[place] == x).to(counts.dtype))
 
 
-Answer = Callable[[Episode], Tensor]
-"""Outputs (task, query, …) for the queries of an episode."""
+Answer = Callable[[Episode], Any]
+"""Outputs (task, query, …) for the queries of an episode; an :class:`quickstudy.data.exact.Exact` of who knows them."""
 
 
 class Contestant(NamedTuple):
@@ -253,7 +254,7 @@ class Contest:
             self.contestants[unadapted] = entered._replace(answer=before)
 
     def enter_rule(self, name: str, rule: Answer) -> None:
-        """Add a rule that says a value for each query of an episode."""
+        """Add a rule that says a value for each query of an episode, or knows their distribution."""
         self.contestants[name] = Contestant(rule, SquaredError(), self.source, nn.Identity())
 
     def rounds(
@@ -292,19 +293,24 @@ class Contest:
                     for name, each in self.contestants.items()
                 }
 
+    def measures(
+        self, design: EpisodeDesign, episodes: int, progress: Progress | None = None
+    ) -> dict[str, Measures]:
+        """All that is measured of each task, by contestant and name, each (task,)."""
+        found: dict[str, list[Measures]] = {name: [] for name in self.contestants}
+        done = 0
+        for each in self.rounds(design, episodes):
+            for name, (contestant, batch) in each.items():
+                answer = contestant.answer(batch)
+                found[name].append(measured(answer, contestant.likelihood, batch))
+            done += batch.tasks
+            if progress is not None:
+                progress(done, episodes)
+        return {name: joined(parts) for name, parts in found.items()}
+
     def scores(
         self, design: EpisodeDesign, episodes: int, progress: Progress | None = None
     ) -> dict[str, Tensor]:
         """The metric of each task, (task,), of each contestant."""
-        found: dict[str, list[Tensor]] = {name: [] for name in self.contestants}
-        done = 0
-        for each in self.rounds(design, episodes):
-            for name, (contestant, batch) in each.items():
-                outputs = contestant.answer(batch).double()
-                # In double precision, a third of the queries is a third.
-                score = contestant.likelihood.task_score(outputs, batch.query, batch.context)
-                found[name].append(score.cpu())
-            done += batch.tasks
-            if progress is not None:
-                progress(done, episodes)
-        return {name: torch.cat(parts) for name, parts in found.items()}
+        found = self.measures(design, episodes, progress)
+        return {name: each["score"] for name, each in found.items()}
