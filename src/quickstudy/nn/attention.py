@@ -210,6 +210,10 @@ class Attention(nn.Module):
             raise ValueError(
                 "Isolated tokens have no positions; build the attention without rotary."
             )
+        if not torch.is_grad_enabled():
+            # A few queries pass through too fast to be worth putting the weights together.
+            own_key, own_value = self.keys_values(x)
+            return self.split(self.query(x)), own_key, own_value
         parts = (self.query, self.key, self.value)
         weight, bias = (
             torch.cat([getattr(part, name) for part in parts]) for name in ("weight", "bias")

@@ -58,9 +58,10 @@ def encode(encoder: Encoder, x: Inputs) -> Tensor:
     flat = tree_map(lambda tensor: tensor.flatten(0, 1), x)
     count = tasks * examples
     piece = count
-    if first.device.type == "cpu" and encoder.bytes_per_example:
+    whole = torch.compiler.is_exporting()  # a program of any number of examples has no pieces
+    if first.device.type == "cpu" and encoder.bytes_per_example and not whole:
         piece = max(1, LARGEST_CPU_TENSOR // encoder.bytes_per_example)
-    if piece >= count:
+    if whole or piece >= count:
         return encoder(flat).unflatten(0, (tasks, examples))
     starts = range(0, count, piece)
     pieces = [encoder(take_tasks(flat, slice(i, i + piece))) for i in starts]
