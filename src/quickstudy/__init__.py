@@ -1,7 +1,7 @@
 """quickstudy teaches a Transformer to learn.
 
-``import quickstudy`` itself is light; torch and scikit-learn are imported when :func:`load` or
-:class:`FewShotClassifier` is first used.
+``import quickstudy`` itself is light; torch and scikit-learn are imported when :func:`load`, :class:`FewShotClassifier`
+or :class:`FewShotRegressor` is first used.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quickstudy.artifact import load_artifact as load
-    from quickstudy.estimator import FewShotClassifier
+    from quickstudy.estimator import FewShotClassifier, FewShotRegressor
 
 __version__ = "0.1.0"
-__all__ = ["FewShotClassifier", "__version__", "load"]
+__all__ = ["FewShotClassifier", "FewShotRegressor", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,10 +21,10 @@ def __getattr__(name: str) -> Any:
         from quickstudy.artifact import load_artifact
 
         return load_artifact
-    if name == "FewShotClassifier":
-        from quickstudy.estimator import FewShotClassifier
+    if name in ("FewShotClassifier", "FewShotRegressor"):
+        from quickstudy import estimator
 
-        return FewShotClassifier
+        return getattr(estimator, name)
     raise AttributeError(f"module 'quickstudy' has no attribute {name!r}")
 
 

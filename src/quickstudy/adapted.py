@@ -286,6 +286,27 @@ def extend(
     )
 
 
+def begin(artifact: Artifact, x: Inputs, names: Sequence[str]) -> AdaptedTask:
+    """A task of which nothing is known yet, so that what it says is what the learner says before adaptation.
+
+    Args:
+        artifact: what is to learn.
+        x: tree of tensors (example, …), of which only the shapes count.
+        names: of its classes, or of the numbers that it predicts.
+    """
+    learner = artifact.learner
+    device = next(learner.parameters()).device
+    x = tree_map(lambda tensor: tensor[None].to(device), x)
+    mask = torch.zeros(leaves(x)[0].shape[:2], dtype=torch.bool, device=device)
+    y = torch.zeros_like(mask, dtype=torch.int64)
+    if not isinstance(learner.likelihood, Categorical):
+        y = torch.zeros(*mask.shape, len(names), dtype=leaves(x)[0].dtype, device=device)
+    context = _new_context(list(names), learner, device)
+    with torch.no_grad():
+        state = learner.adapt(Examples(x, y, mask), context)
+    return AdaptedTask(artifact.id, state, context, list(names), 0, artifact.inputs)
+
+
 def _embedded(
     artifact: Artifact, task: AdaptedTask | None, support: Examples, way: int
 ) -> Embedded | None:

@@ -11,7 +11,8 @@ from torch import Tensor
 from quickstudy.adapted import AdaptedTask, check_base, check_finite
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import Inputs, leaves, take_tasks, tree_map
-from quickstudy.likelihood import Categorical, predicted_values
+from quickstudy.learners.autoregressive import sampled_in_turn
+from quickstudy.likelihood import Categorical, Gaussian, JointGaussian, predicted_values
 from quickstudy.rejection import Rejection, rejection_in
 
 if TYPE_CHECKING:
@@ -38,6 +39,50 @@ def answer(artifact: Artifact, task: AdaptedTask, x: Inputs) -> Tensor:
             pieces.append(predicted_values(likelihood, outputs)[0])
     device = next(artifact.learner.parameters()).device
     return torch.cat(pieces) if pieces else torch.zeros(0, len(task.class_names), device=device)
+
+
+def values_and_doubt(
+    artifact: Artifact, task: AdaptedTask, x: Inputs
+) -> tuple[Tensor, Tensor | None]:
+    """The numbers that a task says of queries, and their standard deviations, each (query, values).
+
+    The deviations are None where the learner says none.
+
+    Raises:
+        ArtifactError: as :func:`answer`.
+        TypeError: the learner tells classes apart.
+    """
+    likelihood = artifact.learner.likelihood
+    if not isinstance(likelihood, Gaussian | JointGaussian):
+        predicted_values(likelihood, torch.zeros(0))
+        return answer(artifact, task, x), None
+    said = [likelihood.distribution(outputs) for _, outputs in _outputs(artifact, task, x)]
+    mean, deviation = (torch.cat(parts, dim=1)[0] for parts in zip(*said, strict=True))
+    return mean, deviation
+
+
+def draws(
+    artifact: Artifact, task: AdaptedTask, x: Inputs, count: int, *, generator: torch.Generator
+) -> Tensor | None:
+    """Functions as a task thinks they may be, (count, query, values); None where the learner says no deviation.
+
+    Queries are answered one after the other, each given the answers before it.
+
+    Raises:
+        ArtifactError: as :func:`answer`.
+    """
+    check_base(task.base_id, artifact, "The task")
+    check_finite(artifact, x, "query")
+    learner = artifact.learner
+    if not isinstance(learner.likelihood, Gaussian | JointGaussian):
+        return None
+    device = next(learner.parameters()).device
+    state, context, queries = tree_map(
+        lambda leaf: leaf.to(device).expand(count, *leaf.shape[1:]),
+        (task.state, task.context, tree_map(lambda leaf: leaf[None], x)),
+    )
+    with torch.no_grad():
+        return sampled_in_turn(learner, state, queries, context, generator=generator)
 
 
 class Judged(NamedTuple):

@@ -17,7 +17,7 @@ from sklearn.utils.estimator_checks import check_estimator
 import quickstudy
 from quickstudy.artifact import Artifact, save_artifact
 from quickstudy.config import RunConfig
-from quickstudy.estimator import FewShotClassifier
+from quickstudy.estimator import FewShotClassifier, FewShotRegressor
 from quickstudy.learners import LEARNERS
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.nn.encoders import Encoder, ImageEncoder, VectorEncoder
@@ -213,7 +213,11 @@ def test_the_artifact_is_left_as_it_was(table_artifact, iris):
 def test_import_is_light_and_names_are_there():
     code = "import sys, quickstudy; print('torch' in sys.modules, *dir(quickstudy))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["False", "FewShotClassifier", "__version__", "load"]
+    assert found.stdout.split() == ["False", *quickstudy.__all__]
+    assert set(quickstudy.__all__) == {
+        "FewShotClassifier", "FewShotRegressor", "__version__", "load",
+    }  # fmt: skip
     assert quickstudy.FewShotClassifier is FewShotClassifier
+    assert quickstudy.FewShotRegressor is FewShotRegressor
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = quickstudy.nothing

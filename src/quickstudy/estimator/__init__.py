@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from quickstudy.estimator.classifier import FewShotClassifier
+from quickstudy.estimator.regressor import FewShotRegressor
 
-__all__ = ["FewShotClassifier"]
+__all__ = ["FewShotClassifier", "FewShotRegressor"]

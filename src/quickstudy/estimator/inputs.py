@@ -20,7 +20,7 @@ from torch import Tensor
 from quickstudy.artifact import Artifact, load_artifact
 from quickstudy.data.decoding import to_pixels
 from quickstudy.data.labelled import read_inputs
-from quickstudy.nn.encoders import VectorEncoder
+from quickstudy.nn.encoders import RawEncoder, VectorEncoder
 from quickstudy.nn.tables import TableEncoder
 
 Array = npt.NDArray[Any]
@@ -39,11 +39,11 @@ def artifact_to_start_from(artifact: str | Path | Artifact | None, device: str) 
     """
     if artifact is None:
         raise ValueError(
-            "There is nothing to start from; name an artifact's folder: FewShotClassifier('runs/demo/artifact')."
+            "There is nothing to start from; name an artifact's folder, such as artifact='runs/demo/artifact'."
         )
     if not isinstance(artifact, Artifact):
         artifact = load_artifact(artifact, device)
-    if isinstance(artifact.learner.encoder, VectorEncoder | TableEncoder):
+    if isinstance(artifact.learner.encoder, VectorEncoder | RawEncoder | TableEncoder):
         # In double precision an answer does not depend on which others are asked for with it.
         learner = copy.deepcopy(artifact.learner).double().eval()
         artifact = dataclasses.replace(artifact, learner=learner)
