@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from quickstudy.config import parse_config
+from quickstudy.data import SOURCES
 from quickstudy.data.augment import project_tasks
 from quickstudy.data.design import EpisodeDesign, fit_design
 from quickstudy.data.draw import Episodes
@@ -15,6 +19,7 @@ from quickstudy.data.source import DataError, Pool, PoolSource, Split
 from quickstudy.data.synthetic import Sinusoid
 from quickstudy.data.unlabelled import Unlabelled, without_labels
 from quickstudy.episode import Inputs, leaves
+from quickstudy.training import train
 
 DESIGN = EpisodeDesign(way=(2, 4), shot=(1, 3), queries=2)
 
@@ -156,3 +161,23 @@ def test_words_cannot_be_projected() -> None:
     words = episode.support._replace(x=torch.zeros(1, 2, 3, dtype=torch.int64))
     with pytest.raises(DataError, match="images or rows of numbers"):
         project_tasks(episode._replace(support=words), 1.0, torch.Generator())
+
+
+def test_a_training_without_labels_and_behind_maps_goes_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SOURCES, "numbered", partial(Numbered, [40]))
+    design = {"way": 4, "shot": 1, "queries": 2}
+    config = parse_config(
+        {
+            "data": "numbered",
+            "learner": {"name": "protonet", "distance": "euclidean"},
+            "encoder": {"name": "raw", "inputs": 16},
+            "episode": {**design, "labels": "none", "projected": 0.5},
+            "validation": {**design, "episodes": 4},
+            "training": {"steps": 3},
+        }
+    )
+    artifact = train(config, tmp_path, progress=False)
+    assert artifact.facts["data"]["labels"] == "none"
+    assert artifact.scores["validation"]["mean"] > 0.5
