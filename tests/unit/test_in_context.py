@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from learner_table import shaken, vector_encoder
+from quickstudy.artifact import Artifact, extend, load_task, save_task
+from quickstudy.artifact import answer as answer_of
+from quickstudy.config import RunConfig
 from quickstudy.episode import Episode, Inputs, Task, collate, take_tasks, without_support
 from quickstudy.learners.context import InContext
 from quickstudy.learners.ensemble import varied
@@ -165,6 +169,10 @@ class Words(Encoder):
         words = self.table(x.clamp(min=0)) * present
         return words.sum(1) / present.sum(1).clamp(min=1)
 
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        rows = [torch.tensor([ord(letter) % 20 for letter in text]) for text in texts]
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
+
 
 def text_task(names: Tensor) -> Task:
     y = torch.arange(3).repeat(2)
@@ -208,3 +216,19 @@ def test_a_name_alone_makes_a_class_known_and_learning_on_counts_it_once() -> No
     state = learner.adapt(halves[1], context, learner.adapt(halves[0], context))
     close(learner.predict(state, episode.query.x, context), answer(learner, episode))
     assert take_tasks(state, slice(0, 1)).labels.shape == (1, 9)
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_a_task_is_told_the_names_of_its_classes(names: bool, tmp_path: Path) -> None:
+    learner = learner_of(Words, names=names)
+    artifact = Artifact(learner, RunConfig(), {}, "0123456789abcdef", None)
+    x = learner.encoder.tokenize(["where is my card", "lost it", "hello there"])
+    task = extend(artifact, None, x, ["card_arrival", "card_lost", "greeting"])
+    assert task.state.labels.shape[1] == (6 if names else 3)
+    assert (task.context.names.shape[2] > 0) == names
+    save_task(tmp_path / "some.task", task)
+    task = load_task(tmp_path / "some.task", artifact)
+    task = extend(artifact, task, x[:1], ["card_arrival"])
+    assert task.state.labels.shape[1] == (7 if names else 4)
+    found = answer_of(artifact, task, x)
+    close(found.sum(1), torch.ones(3).double())
