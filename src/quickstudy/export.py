@@ -232,6 +232,11 @@ def _traced(module: nn.Module, given: dict[str, Tensor], axes: dict[str, Any]) -
                 f"The learner {type(module.learner).__name__} computes tasks of different sizes in different ways, "
                 "which one program cannot; export one such as in_context or protonet."
             ) from error
+        except Exception as error:  # what torch cannot trace it says in many ways
+            raise ArtifactError(
+                f"The learner {type(module.learner).__name__} cannot be written as one program "
+                f"({str(error).splitlines()[0]}); export one such as in_context or protonet."
+            ) from error
 
 
 @contextmanager

@@ -32,19 +32,24 @@ def artifact_of(learner: dict[str, Any], encoder: dict[str, Any] | None = None) 
     return Artifact(built, config, {}, "0123456789abcdef", None)
 
 
-def inputs_of(tasks: int, support: int, queries: int) -> dict[str, Tensor]:
-    return {
+def inputs_of(tasks: int, support: int, queries: int, *, values: bool = False) -> dict[str, Tensor]:
+    given = {
         "support_x": torch.randn(tasks, support, 6),
         "support_y": torch.randint(5, (tasks, support)),
         "support_mask": torch.rand(tasks, support) > 0.2,
         "classes": torch.arange(5).expand(tasks, 5) < torch.randint(2, 6, (tasks, 1)),
         "query_x": torch.randn(tasks, queries, 6),
     }
+    if values:
+        given["support_y"] = torch.randn(tasks, support, 1)
+        given["classes"] = torch.ones(tasks, 1, dtype=torch.bool)
+    return given
 
 
-def expected(artifact: Artifact, given: dict[str, Tensor]) -> Tensor:
+def expected(artifact: Artifact, given: dict[str, Tensor]) -> tuple[Tensor, ...]:
     with torch.no_grad():
-        return Unadapted(artifact.learner)(**given)[0]
+        found: tuple[Tensor, ...] = Unadapted(artifact.learner)(**given)
+    return found
 
 
 def close(found: Any, wanted: Tensor) -> None:
@@ -63,7 +68,7 @@ def test_an_in_context_learner_runs_in_onnxruntime_at_any_size(tmp_path: Path) -
     export(artifact, path, way=5)
     for size in SIZES:
         given = inputs_of(*size)
-        close(run(path, given), expected(artifact, given))
+        close(run(path, given), expected(artifact, given)[0])
 
 
 def test_a_task_runs_in_onnxruntime_with_any_number_of_queries(tmp_path: Path) -> None:
@@ -79,8 +84,16 @@ def test_a_task_runs_in_onnxruntime_with_any_number_of_queries(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "learner",
-    [{"name": "protonet"}, IN_CONTEXT | {"bank": 3, "ensemble": 2}],
-    ids=["protonet", "groups of an ensemble"],
+    [
+        {"name": "protonet"},
+        IN_CONTEXT | {"bank": 3, "ensemble": 2},
+        {"name": "matching"},
+        {"name": "relation"},
+        {"name": "feat"},
+        {"name": "conditional_process", "values": 1},
+        {"name": "neural_process", "values": 1},
+    ],
+    ids=lambda learner: learner["name"],
 )
 def test_learners_without_an_inner_loop_run_in_torch_alone(
     learner: dict[str, Any], tmp_path: Path
@@ -90,8 +103,9 @@ def test_learners_without_an_inner_loop_run_in_torch_alone(
     export(artifact, path, way=5)
     program = torch.export.load(path).module()
     for size in SIZES:
-        given = inputs_of(*size)
-        close(program(**given)[0].detach(), expected(artifact, given))
+        given = inputs_of(*size, values="values" in learner)
+        for found, wanted in zip(program(**given), expected(artifact, given), strict=True):
+            close(found.detach(), wanted)
 
 
 def test_images_are_bytes(tmp_path: Path) -> None:
@@ -104,13 +118,14 @@ def test_images_are_bytes(tmp_path: Path) -> None:
     given["support_y"] %= 3
     for name, count in (("support_x", 9), ("query_x", 4)):
         given[name] = torch.randint(256, (2, count, 1, 28, 28), dtype=torch.uint8)
-    close(program(**given)[0].detach(), expected(artifact, given))
+    close(program(**given)[0].detach(), expected(artifact, given)[0])
 
 
 @pytest.mark.parametrize(
     ("learner", "encoder", "name", "message"),
     [
         ({"name": "maml"}, None, "model.pt2", "takes gradients while it adapts"),
+        ({"name": "cavia"}, None, "model.pt2", "cannot be written as one program"),
         ({"name": "ridge"}, None, "model.pt2", "tasks of different sizes in different ways"),
         ({"name": "protonet"}, None, "model.zip", "ends in .onnx or .pt2; found 'model.zip'"),
         ({"name": "protonet"}, {"name": "raw", "inputs": 3}, "model.pt2", "rows of numbers"),
