@@ -160,6 +160,18 @@ def test_the_fit_is_differentiated_where_it_rests(shape: tuple[int, int, int]) -
     close((ahead - behind) / 2e-5, (slope * move).sum(), rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.parametrize("shape", [(5, 5, 30), (5, 20, 8)])
+def test_single_precision_is_enough_for_the_gradient(shape: tuple[int, int, int]) -> None:
+    task = vector_task(shape[0], shape[1], width=shape[2])
+    slopes = []
+    for dtype in (torch.float32, torch.float64):
+        x = nn.functional.normalize(task.support_x, dim=1).to(dtype).requires_grad_()
+        values = fitted(x, task.support_y, shape[0], 0.1)
+        logits = task.query_x.to(dtype) @ values[:-1] + values[-1]
+        slopes.append(torch.autograd.grad(logits.log_softmax(1)[:, 0].mean(), x)[0].double())
+    assert (slopes[0] - slopes[1]).norm() < 1e-4 * slopes[1].norm()
+
+
 def test_a_hard_fit_ends_where_plain_newton_steps_would_leave_it() -> None:
     """Far points and hardly any penalty: full steps from zero overshoot, halved ones do not."""
     x = torch.tensor([[-40.0], [-39.0], [-1.0], [30.0], [0.5], [45.0]]).double()

@@ -59,7 +59,7 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], right: Tensor, *, st
         turned = product(way)
         curvature = dot(way, turned)
         # Tasks side by side cannot leave the loop one by one: one that is done goes nowhere from here on.
-        on = curvature > 0
+        on = (curvature > 0) & (size > 0)
         length = torch.where(on, size / curvature, 0)
         found = found + length * way
         rest = rest - length * turned

@@ -128,7 +128,7 @@ class Ridge(Learner):
 
 
 def penalised(matrix: Tensor, penalty: Tensor) -> Tensor:
-    """``A + λ I``, and as much more as the rounding of A needs to stay positive definite.
+    """``A + λ I``, with λ no smaller than the rounding of A needs for it to stay positive definite.
 
     Args:
         matrix: A, positive semidefinite, (task, n, n).
@@ -140,7 +140,9 @@ def penalised(matrix: Tensor, penalty: Tensor) -> Tensor:
     size = matrix.shape[1]
     trace = matrix.detach().diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
     least = 4 * torch.finfo(matrix.dtype).eps * trace
-    return matrix + (penalty + least) * torch.eye(size, dtype=matrix.dtype, device=matrix.device)
+    return matrix + torch.maximum(penalty, least) * torch.eye(
+        size, dtype=matrix.dtype, device=matrix.device
+    )
 
 
 class LinearState(NamedTuple):

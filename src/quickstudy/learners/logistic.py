@@ -156,11 +156,12 @@ class _Problem(NamedTuple):
         ridge[-1] = 0
         curvature = 1 / seen.sum(2, keepdim=True).clamp(min=1).to(rows.dtype)
         matrix = curvature * (rows.transpose(1, 2) @ rows) + ridge.diagflat()
-        # A task without examples has no curvature in the bias, and rounding may take that of the others away.
+        # A task without examples has no curvature in the bias, and rounding may be more than a small penalty.
         none = (~exists.any(1, keepdim=True)).to(rows.dtype)
         largest = matrix.diagonal(dim1=1, dim2=2).amax(1)[:, None, None]
         least = 4 * rows.shape[2] * torch.finfo(rows.dtype).eps * largest
-        matrix = matrix + (least + none) * torch.eye(rows.shape[2], device=rows.device).to(rows)
+        more = none + (least - penalty).clamp(min=0)
+        matrix = matrix + more * torch.eye(rows.shape[2], device=rows.device).to(rows)
         factor = torch.linalg.cholesky(matrix)
         whitened = torch.linalg.solve_triangular(factor, rows.transpose(1, 2), upper=False)
         return cls(rows, target, exists, seen, ridge, curvature, factor, whitened)
@@ -194,7 +195,7 @@ class _Problem(NamedTuple):
             weighted = chances * moves
             # A shift of all classes alike is no part of ∇; in the bias it has no curvature at all. It has c here, and
             # what rounding makes of it is taken out at the end.
-            apart = moves - mean_of_seen(moves)
+            apart = (moves - mean_of_seen(moves)) * self.seen
             bent = weighted - chances * weighted.sum(-1, keepdim=True) - self.curvature * apart
             return (u + whitened @ bent).flatten(1)
 
