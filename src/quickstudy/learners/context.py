@@ -91,6 +91,7 @@ class InContext(Learner):
     additive = True
     inner_loop = False
     any_way = True
+    """Tasks of more classes than the bank has codes are answered as well."""
     state_type = InContextState
     bank_codes: Tensor
     key_direction: Tensor
