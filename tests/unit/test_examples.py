@@ -61,6 +61,14 @@ def test_own_images(artifact, tmp_path, monkeypatch, capsys):
     assert out.count("% sure)") == 2
 
 
+def test_tables_with_sklearn(capsys):
+    run_example("tables_with_sklearn", rows=30)
+    out = capsys.readouterr().out
+    right = re.search(r"30 wines learned, (\S+)% of 148 others right", out)
+    assert float(right.group(1)) > 85
+    assert "Cross-validated" in out
+
+
 def test_digits_with_sklearn(artifact, capsys):
     run_example("digits_with_sklearn", artifact)
     assert "After 100 more" in capsys.readouterr().out
