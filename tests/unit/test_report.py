@@ -13,13 +13,15 @@ from quickstudy.artifact import Artifact
 from quickstudy.config import RunConfig
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.draw import Episodes
+from quickstudy.data.gaussian_process import GaussianProcess
 from quickstudy.data.source import Pool, PoolSource
 from quickstudy.data.synthetic import Linear, Sinusoid
 from quickstudy.data.text import TextSource
-from quickstudy.evaluation import calibrate, evaluate
+from quickstudy.evaluation import calibrate, contest_of, evaluate, scores_by_shot
+from quickstudy.learners import LEARNERS
 from quickstudy.learners.gradient import MAML
 from quickstudy.learners.metric import ProtoNet
-from quickstudy.nn.encoders import Encoder, ImageEncoder, VectorEncoder
+from quickstudy.nn.encoders import Encoder, ImageEncoder, RawEncoder, VectorEncoder
 from quickstudy.report import curves, drawn, figures, functions, page, words, write_report
 
 EVIL = "<script>alert('x')</script>&\""
@@ -252,6 +254,36 @@ def test_a_function_is_drawn_as_it_was_answered(world):
     assert f"{found.error(found.after):.3g}" in shown
     assert f"{found.error(found.before):.3g}" in shown
     assert ("the dashed line is the truth" in shown) == (world.inputs == 1)
+
+
+def test_who_says_how_sure_it_is_is_drawn_beside_who_knows():
+    torch.manual_seed(0)
+    options = {"values": 1, "width": 8, "layers": 1, "heads": 2}
+    learner, world = LEARNERS["neural_process"](RawEncoder(1), **options), GaussianProcess()
+    design = EpisodeDesign(way=1, shot=(4, 25), queries=3)
+    found = functions.draw_function(learner, world, design, seed=5)
+    assert len(found.support[0]) == 10
+    assert found.sure.shape == found.exact.mean.shape == found.exact.reach.shape == (200,)
+    assert (found.sure > 0).all()
+    inside = (found.truth - found.exact.mean).abs() <= found.exact.reach
+    assert inside.double().mean() > 0.8
+    shown = functions.drawn_function(found, seed=5)
+    Outline(shown)
+    assert "exact answer" in shown
+    assert "Tinted is where 95 %" in shown
+    scores = evaluate(learner, world, design=design, episodes=3)
+    said = words.headline(scores)
+    assert (
+        f"{scores['below_exact']['mean']:.3g} ± {scores['below_exact']['ci95']:.2g} below" in said
+    )
+    contest = contest_of(learner, world)
+    by_shot = scores_by_shot(contest, design, episodes=3, shots=(1, 3))
+    card = functions.likelihoods_by_shot(by_shot, 3)
+    Outline(card)
+    assert "log-likelihood by shot" in card
+    numbers = contest_of(MAML(VectorEncoder(1, width=8), values=1), world)
+    without = scores_by_shot(numbers, design, episodes=3, shots=(1,))
+    assert functions.likelihoods_by_shot(without, 3) == ""
 
 
 def linear_regression(x, y, places):

@@ -16,7 +16,7 @@ from quickstudy.machine import hardware, versions
 from quickstudy.report import page, words
 from quickstudy.report.curves import learning_curves
 from quickstudy.report.drawn import draw_task
-from quickstudy.report.functions import draw_function, drawn_function
+from quickstudy.report.functions import draw_function, drawn_function, likelihoods_by_shot
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
@@ -122,6 +122,7 @@ def _at_work(
             artifact.learner, source, design, split=split, seed=seed, device=device
         )
         shots = page.errors_by_shot(by_shot, episodes, artifact.learner.likelihood.metric)
+        shots += likelihoods_by_shot(by_shot, episodes)
         return [
             page.section(
                 "More examples, and one task",

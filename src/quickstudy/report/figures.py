@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,6 +33,9 @@ COLOURS = {
     "series-4": "#090909",
 }
 """Variables of the style sheet and the placeholders that are drawn with."""
+
+ByShot = Mapping[int, Mapping[str, Mapping[str, Any]]]
+"""Shot to name to mean, ci95 and other measures."""
 
 SIZE = (4.6, 2.9)
 """Inches; small, so that the labels are still read when a narrow screen scales a chart down."""
@@ -138,39 +141,50 @@ def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
     return out
 
 
-def shot_chart(
-    by_shot: Mapping[int, Mapping[str, Mapping[str, float]]],
-    names: Sequence[str],
-    metric: str = "accuracy",
-) -> str:
+def shot_chart(by_shot: ByShot, names: Sequence[str], metric: str = "accuracy") -> str:
     """A score over the number of examples, a line with intervals for each name; errors on a logarithmic scale."""
-    shots = list(by_shot)
-    places = range(len(shots))
     accuracy = metric == "accuracy"
     with _chart(f"{metric.replace('_', ' ')} by shot") as (axes, result):
-        for i, name in reversed(list(enumerate(names))):
-            scores = [by_shot[shot][name] for shot in shots]
-            axes.errorbar(
-                places,
-                [score["mean"] for score in scores],
-                [score["ci95"] for score in scores],
-                color=COLOURS[series(i)],
-                marker="o",
-                markersize=4.5,
-                capsize=2.5,
-                linewidth=2.2 if i == 0 else 1.4,
-            )
-        axes.set_xticks(list(places), [str(shot) for shot in shots])
+        _lines(axes, {name: [each[name] for each in by_shot.values()] for name in names}, by_shot)
         axes.set_xlabel("examples of each class" if accuracy else "examples")
-        axes.margins(x=0.06)
         if accuracy:
             _percent_axis(axes.yaxis)
         else:
             axes.set_yscale("log")
             # An exact answer, which is wrong by rounding only, would flatten all other lines.
-            lowest = min(by_shot[shot][names[0]]["mean"] for shot in shots)
+            lowest = min(each[names[0]]["mean"] for each in by_shot.values())
             axes.set_ylim(bottom=max(lowest, 1e-12) / 3)
     return result[0]
+
+
+def likelihood_chart(by_shot: ByShot, names: Sequence[str]) -> str:
+    """Log-likelihood over the number of examples, a line with intervals for each name."""
+    key = "log_likelihood"
+    with _chart("log-likelihood by shot") as (axes, result):
+        rows = {name: [each[name][key] for each in by_shot.values()] for name in names}
+        _lines(axes, rows, by_shot)
+        axes.set_xlabel("examples")
+    return result[0]
+
+
+def _lines(
+    axes: Any, rows: Mapping[str, Sequence[Mapping[str, float]]], ticks: Iterable[int]
+) -> None:
+    """Means with their intervals, a line for each name, the first one on top."""
+    names = [str(tick) for tick in ticks]
+    for i, scores in reversed(list(enumerate(rows.values()))):
+        axes.errorbar(
+            range(len(scores)),
+            [score["mean"] for score in scores],
+            [score["ci95"] for score in scores],
+            color=COLOURS[series(i)],
+            marker="o",
+            markersize=4.5,
+            capsize=2.5,
+            linewidth=2.2 if i == 0 else 1.4,
+        )
+    axes.set_xticks(range(len(names)), names)
+    axes.margins(x=0.06)
 
 
 def series(number: int) -> str:
@@ -212,6 +226,13 @@ def function_chart(drawn: DrawnFunction) -> str:
     x = drawn.queries[:, 0].tolist()
     with _chart("a function and its answers") as (axes, result):
         axes.plot(x, drawn.before.tolist(), color=COLOURS["series-2"], linewidth=1.4)
+        if drawn.sure is not None:
+            ends = [(drawn.after + sign * drawn.sure).tolist() for sign in (-1, 1)]
+            axes.fill_between(x, *ends, color=COLOURS["accent"], alpha=0.2, linewidth=0)
+        if drawn.exact is not None:
+            mean, reach = drawn.exact
+            for line, width in ((mean, 1.4), (mean - reach, 0.7), (mean + reach, 0.7)):
+                axes.plot(x, line.tolist(), color=COLOURS["series-1"], linewidth=width)
         axes.plot(x, drawn.after.tolist(), color=COLOURS["accent"], linewidth=2.6)
         # Above the others: where the model is right it would not be seen.
         truth = {"color": COLOURS["ink"], "linewidth": 1, "linestyle": (0, (3, 3))}

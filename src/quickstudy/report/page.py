@@ -15,8 +15,6 @@ from quickstudy.report.drawn import SHOWN, Drawn
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """Nothing is loaded from anywhere, and nothing runs."""
 
-ByShot = Mapping[int, Mapping[str, Mapping[str, float]]]
-
 
 def page(title: str, eyebrow: str, lead: str, sections: Sequence[str], footer: str) -> str:
     """The whole document; ``lead``, ``sections`` and ``footer`` are HTML, the rest is plain text."""
@@ -112,7 +110,7 @@ def _bar(
     )
 
 
-def errors_by_shot(by_shot: ByShot, tasks: int, metric: str) -> str:
+def errors_by_shot(by_shot: figures.ByShot, tasks: int, metric: str) -> str:
     """A card with the chart of errors over shots against baselines."""
     caption = (
         f"{escape(metric.replace('_', ' ').capitalize())} on {tasks} tasks for each number of examples, on a "
@@ -121,7 +119,7 @@ def errors_by_shot(by_shot: ByShot, tasks: int, metric: str) -> str:
     return _shots_card(by_shot, caption, metric)
 
 
-def _shots_card(by_shot: ByShot, caption: str, metric: str) -> str:
+def _shots_card(by_shot: figures.ByShot, caption: str, metric: str) -> str:
     """A line of scores over shots for each method; ``caption`` is HTML."""
     names = [name for name in next(iter(by_shot.values())) if name != "before_adaptation"]
     legend = "".join(
@@ -135,7 +133,7 @@ def _shots_card(by_shot: ByShot, caption: str, metric: str) -> str:
 
 
 def shots_and_calibration(
-    by_shot: ByShot, calibration: Calibration, design: str, tasks: int
+    by_shot: figures.ByShot, calibration: Calibration, design: str, tasks: int
 ) -> str:
     """Two charts: accuracy over shots against baselines, and how far confidence can be believed."""
     caption = (

@@ -122,7 +122,7 @@ def headline(scores: Mapping[str, Any]) -> str:
         if best is not None:
             found = number(scores["baselines"][best]["mean"], metric)
             words += f" Without meta-training, the best of the simple methods ({method(best)}) gives {found}."
-        return words
+        return words + sureness(scores)
     tasks += f"{plural(scores['way'], 'class', 'classes')} and {examples} of each"
     words = f"On {tasks}, the model answers {value} of the questions right."
     guess = chance(scores)
@@ -133,6 +133,18 @@ def headline(scores: Mapping[str, Any]) -> str:
             words += f"; without meta-training, the best of the simple methods ({method(best)}) gives {found}"
         words += "."
     return words
+
+
+def sureness(scores: Mapping[str, Any]) -> str:
+    """What is known of a model's own uncertainty, in sentences of HTML; empty of one that says none."""
+    nats, held = scores.get("log_likelihood"), scores.get("coverage")
+    if nats is None or held is None:
+        return ""
+    found = f" Its log-likelihood is {_brief(nats['mean'], 3)} ± {_brief(nats['ci95'], 2)} nats for each question"
+    short = scores.get("below_exact")
+    if short is not None:
+        found += f", <strong>{short['mean']:.3g} ± {short['ci95']:.2g} below Bayes-optimal</strong>"
+    return f"{found}, and its 95 % intervals hold {share(held['mean'])} of the values."
 
 
 def verdict(scores: Mapping[str, Any]) -> str:
