@@ -96,12 +96,13 @@ def test_enough_examples_without_noise_say_everything(world: World, enough: int)
 
 def test_nobody_beats_the_exact_answer(world: World) -> None:
     for shot in (1, 2, 5, (1, 9)):
-        episode = drawn(world, shot)
-        best = error(world.exact(episode).mean, episode)
+        episode = drawn(world, shot, tasks=150)
+        answer = world.exact(episode).mean
+        best = error(answer, episode)
         assert best < error(support_mean(episode), episode)
         assert best < error(ridge_of_support(episode), episode)
         for change in (0.9, 1.1):
-            assert best <= error(change * world.exact(episode).mean, episode)
+            assert best <= error(change * answer, episode)
 
 
 def test_the_exact_answer_of_linear_functions_is_ridge_with_the_noise_as_penalty() -> None:
@@ -135,6 +136,53 @@ def test_the_posterior_mean_is_that_of_a_grid() -> None:
     assert float(deviation) == pytest.approx(math.sqrt(float(spread)), abs=1e-5)
 
 
+@pytest.mark.parametrize("shot", [1, 2, 6])
+def test_noisy_waves_are_answered_as_by_a_fine_grid(shot: int) -> None:
+    """Every amplitude and phase, by brute force."""
+    noise, cells = 0.4, 800
+    episode = drawn(Sinusoid(noise=noise), shot, queries=2, tasks=3)
+    found = Sinusoid(noise=noise).exact(episode)
+    place = (torch.arange(cells, dtype=torch.float64) + 0.5) / cells
+    amplitude, phase = 0.1 + 4.9 * place[:, None], math.pi * place
+    for task in range(3):
+        x, y = (each[task, :, 0].double() for each in (episode.support.x, episode.support.y))
+        fit = sum(
+            (b - amplitude * torch.sin(a - phase)).square() for a, b in zip(x, y, strict=True)
+        )
+        weight = (-0.5 * fit / noise**2).flatten().softmax(0).reshape(cells, cells)
+        for query in range(2):
+            wave = amplitude * torch.sin(episode.query.x[task, query, 0].double() - phase)
+            mean = (weight * wave).sum()
+            variance = (weight * (wave - mean).square()).sum() + noise**2
+            z = (episode.query.y[task, query, 0].double() - wave) / noise
+            density = (weight * torch.exp(-0.5 * z.square())).sum() / (
+                noise * math.sqrt(2 * math.pi)
+            )
+            assert float(found.mean[task, query]) == pytest.approx(float(mean), abs=2e-3)
+            assert float(found.deviation[task, query]) == pytest.approx(
+                float(variance.sqrt()), abs=2e-3
+            )
+            assert found.log_density is not None
+            assert float(found.log_density[task, query]) == pytest.approx(
+                float(density.log()), abs=5e-3
+            )
+
+
+@pytest.mark.parametrize("world", [Sinusoid(noise=0.2), Linear(dims=3, noise=0.5)])
+def test_intervals_hold_95_of_100_values(world: World) -> None:
+    episode = drawn(world, (2, 9), queries=10, tasks=300)
+    found = world.exact(episode)
+    inside = (found.mean - episode.query.y).abs() < 1.959964 * found.deviation
+    assert float(inside.double().mean()) == pytest.approx(0.95, abs=0.015)
+    assert found.log_density is not None
+    assert found.log_density.shape == (300, 10)
+
+
+def test_only_noise_gives_a_density() -> None:
+    for world in (Sinusoid(), Linear(dims=3)):
+        assert world.exact(drawn(world, tasks=2)).log_density is None
+
+
 def test_hidden_examples_say_nothing(world: World) -> None:
     episode = drawn(world, (1, 5), tasks=6)
     spoilt = torch.where(episode.support.mask[..., None], episode.support.y, 99.0)
@@ -153,11 +201,12 @@ def test_hidden_examples_say_nothing(world: World) -> None:
             torch.testing.assert_close(rule(alone)[0], rule(episode)[task])
 
 
-def test_without_support_the_prior_answers() -> None:
-    episode = drawn(Sinusoid(), tasks=3)
+@pytest.mark.parametrize("world", [Sinusoid(), Sinusoid(noise=0.3)])
+def test_without_support_the_prior_answers(world: Sinusoid) -> None:
+    episode = drawn(world, tasks=3)
     unknown = episode._replace(support=without_support(episode.support))
     expected = -5.1 / math.pi * episode.query.x.cos()
-    torch.testing.assert_close(Sinusoid().exact(unknown).mean, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(world.exact(unknown).mean, expected, rtol=1e-4, atol=1e-4)
     assert (support_mean(unknown) == 0).all()
     assert (ridge_of_support(unknown) == 0).all()
 

@@ -125,8 +125,8 @@ class Prior(TaskSource):
     ) -> Episode:
         """A batch of tasks, by ``generator`` alone: x float (task, example, inputs), y float (task, example, values).
 
-        Of classes, y is int64 (task, example). Support sets are as large as ``design.shot`` says (where that is a range,
-        each task's own is masked) and query sets as ``design.queries``.
+        Of classes, y is int64 (task, example). Support sets are as large as ``design.shot`` says (where that is a
+        range, each task's own is masked) and query sets as ``design.queries``.
         """
 
 

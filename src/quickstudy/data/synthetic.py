@@ -11,10 +11,13 @@ from torch import Tensor
 from quickstudy.data.design import EpisodeDesign, span
 from quickstudy.data.exact import Exact, normal
 from quickstudy.data.source import DataError, Split, World
+from quickstudy.data.waves import wave_posterior
 from quickstudy.episode import Context, Episode, Examples
 
 SMALLEST_NOISE = 1e-5
 """What exact answers take for the noise of values that have none: about what rounding leaves of them."""
+SMALLEST_KNOWN = 0.003
+"""Noise below which sine waves are answered as if the prior of their coefficients were normal."""
 FEWEST_QUERIES = 3
 """Of a task that draws their number."""
 
@@ -120,10 +123,10 @@ def linear_posterior(
 class Sinusoid(World):
     """Sine waves: ``y = A sin(x - φ) + ε``, A ~ U[0.1, 5], φ ~ U[0, π], x ~ U[-5, 5], ε ~ N(0, noise²).
 
-    Finn et al. 2017, Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks, section 5.1. The exact answer
-    is the linear regression on sin x and cos x that knows mean and covariance of their coefficients: without noise, two
-    examples determine the wave; of one, and with noise, it is the best answer that is linear in y, since the prior is
-    not normal.
+    Finn et al. 2017, Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks, section 5.1. Without noise, two
+    examples determine the wave, and the exact answer is the linear regression on sin x and cos x that knows mean and
+    covariance of their coefficients; of one example it is the best answer that is linear in y. With noise the answer is
+    Bayes-optimal, :func:`quickstudy.data.waves.wave_posterior`, in about 15 ms for a task.
 
     Args:
         noise: standard deviation of ε.
@@ -153,6 +156,8 @@ class Sinusoid(World):
         return split_up(x, y, design, generator)
 
     def exact(self, episode: Episode) -> Exact:
+        if self.noise >= SMALLEST_KNOWN:
+            return wave_posterior(episode, noise=self.noise)
         support, query = episode.support, episode.query
         # y = A cos φ · sin x - A sin φ · cos x
         size, square = 5.1 / 2, (5**3 - 0.1**3) / (3 * 4.9)
