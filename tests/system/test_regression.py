@@ -111,6 +111,26 @@ def test_evaluation_has_the_usual_keys(runs: Path, here: Path, capsys: Capture) 
     assert "chance" not in shown
 
 
+def test_who_says_how_sure_it_is_is_measured(here: Path, capsys: Capture) -> None:
+    small = ["--set", "learner.width=8", "--set", "learner.layers=1", "--set", "learner.heads=2"]
+    words = ["train", "--data", "gaussian_process", "--learner", "neural_process", *small]
+    words += ["--set", "encoder=raw", "--set", "episode.shot=[3,9]", "--set", "episode.queries=5"]
+    words += ["--set", "validation.episodes=4", "--set", "validation.shot=[3,9]"]
+    assert main([*words, "--steps", "5", "--out", "run"]) == 0
+    words = ["evaluate", "run", "--episodes", "9", "--queries", "7"]
+    capsys.readouterr()
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["below_exact"]["mean"] > 0
+    assert 0 <= found["coverage"]["mean"] <= 1
+    gap = found["baselines"]["exact"]["log_likelihood"]["mean"] - found["log_likelihood"]["mean"]
+    assert found["below_exact"]["mean"] == pytest.approx(gap)
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "nats below Bayes-optimal" in shown
+    assert "values in 95 % intervals" in shown
+
+
 def test_many_inputs_are_reported_as_agreement(runs: Path, here: Path, capsys: Capture) -> None:
     words = ["evaluate", str(runs / "linear"), "--episodes", "9", "--shot", "3"]
     assert main([*words, "--report", "report.html"]) == 0
@@ -239,6 +259,7 @@ def test_worlds_are_listed(capsys: Capture) -> None:
     sources = json.loads(capsys.readouterr().out)["sources"]
     assert sources["sinusoid"].startswith("Sine waves")
     assert sources["linear"].startswith("Linear functions")
+    assert sources["gaussian_process"].startswith("Random functions")
 
 
 def test_the_figures_of_the_document_are_those_of_the_benchmark() -> None:
@@ -267,7 +288,7 @@ def test_what_the_document_types(here: Path, capsys: Capture) -> None:
         Path(name).write_text(content, encoding="utf-8")
     blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
     commands = [line for block in blocks for line in block.strip().splitlines()]
-    assert len(commands) == 6
+    assert len(commands) == 8
     for line in commands:
         program, *words = shlex.split(line)
         assert program == "quickstudy"
@@ -277,6 +298,7 @@ def test_what_the_document_types(here: Path, capsys: Capture) -> None:
             words += ["--episodes", "4"]
         assert main(words) == 0, line
     assert Path("waves.html").exists()
+    assert "Bayes-optimal" in Path("functions.html").read_text(encoding="utf-8")
     (python,) = re.findall(r"```python\n(.*?)```", text, re.S)
     capsys.readouterr()
     exec(python, {})
