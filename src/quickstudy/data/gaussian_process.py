@@ -123,4 +123,5 @@ class GaussianProcess(World):
             "tasks": "endless",
             "kernel": self.kernel,
             "noise": self.noise,
+            "most_examples": self.most_examples,
         }
