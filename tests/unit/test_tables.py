@@ -16,6 +16,7 @@ from quickstudy.data.draw import Episodes
 from quickstudy.data.source import DataError
 from quickstudy.data.tables import InventedTables
 from quickstudy.episode import Context, Episode, Examples, Task, collate
+from quickstudy.evaluation import evaluate
 from quickstudy.learners import classical
 from quickstudy.learners.table_rules import evidence_of, fit, seen_of
 from quickstudy.learners.tables import Tables
@@ -338,3 +339,12 @@ def test_the_rules_alone_know_what_there_is_to_know() -> None:
     frequent = torch.nn.functional.one_hot(episode.support.y, 2).sum(1).argmax(1, keepdim=True)
     chance = (frequent == episode.query.y).float().mean()
     assert score > chance + 0.08
+
+
+def test_invented_tables_can_be_evaluated_without_an_exact_answer() -> None:
+    learner = Tables(TableEncoder(), width=8, layers=1, heads=2).eval()
+    design = EpisodeDesign(way=2, shot=20, queries=5)
+    found = evaluate(learner, InventedTables(columns=3), design=design, episodes=4)
+    assert 0 <= found["mean"] <= 1
+    assert found["baselines"] == {}
+    assert found["before_adaptation"]["episodes"] == 4

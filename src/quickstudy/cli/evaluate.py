@@ -151,7 +151,7 @@ def fitting_source(model: Artifact, spec: str) -> TaskSource:
     """
     from quickstudy.build import build_source, options_of, parse_spec
     from quickstudy.data import SOURCES
-    from quickstudy.data.source import World
+    from quickstudy.data.source import Prior
     from quickstudy.likelihood import Categorical
 
     name, _, given = parse_spec(spec)
@@ -166,7 +166,7 @@ def fitting_source(model: Artifact, spec: str) -> TaskSource:
             spec += f",{key}={model.inputs[key]}"
     source = build_source(spec)
     values = not isinstance(model.learner.likelihood, Categorical)
-    if values != isinstance(source, World):
+    if values != (isinstance(source, Prior) and source.values > 0):
         able, asked = ("numbers", "a class") if values else ("a class", "numbers")
         raise WrongUse(
             f"The model {model.path} predicts {able}, but the tasks of {name} ask for {asked}; choose other data or "

@@ -101,7 +101,7 @@ def contest_of(
         contest.enter("against", against)
     if baselines and isinstance(source, World):
         _enter_rules(contest, source)
-    elif baselines:
+    elif baselines and isinstance(source, PoolSource):
         _enter_classifiers(contest, learner, untrained)
     return contest
 

@@ -47,7 +47,7 @@ def logistic(
         Weights with the bias behind them, (task, way, penalty, column + 1), and left-out evidence (task, way, penalty,
         example).
     """
-    tasks, examples, columns = features.shape
+    tasks, _, columns = features.shape
     way, count = targets.shape[2], len(penalties)
     exists = mask[:, None, None].to(features.dtype)
     rows = torch.cat([features, torch.ones_like(features[..., :1])], -1) * mask[..., None]
