@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,28 @@ from quickstudy.nn.positions import rotate
 
 SHORT = 64
 """Tokens up to which attention on a CPU is made of plain products where a gradient is wanted."""
+
+_watching: list[list[Tensor]] = []
+
+
+@contextmanager
+def recorded_attention() -> Iterator[list[Tensor]]:
+    """What isolated tokens look at while the block lasts: of each call in turn, the weights (…, query, key + 1).
+
+    The last weight of a query is that of itself.
+
+    >>> one = torch.ones(1, 3, 4)
+    >>> with recorded_attention() as calls:
+    ...     answer = isolated_attention(one, one, one, one, one, mask=torch.ones(1, 3, 3) > 0)
+    >>> [weights.shape for weights in calls]
+    [torch.Size([1, 3, 4])]
+    """
+    calls: list[Tensor] = []
+    _watching.append(calls)
+    try:
+        yield calls
+    finally:
+        _watching.remove(calls)
 
 
 def attention(
@@ -103,6 +127,8 @@ def isolated_attention(
         own = own.masked_fill(~alone[:, None], -math.inf)
     # There are fewer scores than features of queries, as long as the memory is short.
     weights = (torch.cat([scores, own], -1) / root).softmax(-1)
+    for calls in _watching:
+        calls.append(weights.detach())
     weights = F.dropout(weights, dropout, dropout > 0)
     return torch.addcmul(weights[..., :-1] @ value, weights[..., -1:], own_value)
 

@@ -13,7 +13,7 @@ from quickstudy.data.design import EpisodeDesign, span
 from quickstudy.data.source import PoolSource, Split, TaskSource, World
 from quickstudy.evaluation import Contest, calibration, contest_of, scores_by_shot
 from quickstudy.machine import hardware, versions
-from quickstudy.report import page, words
+from quickstudy.report import attention, page, words
 from quickstudy.report.curves import learning_curves
 from quickstudy.report.drawn import draw_task
 from quickstudy.report.functions import draw_function, drawn_function, likelihoods_by_shot
@@ -127,15 +127,17 @@ def _at_work(
             page.section(
                 "More examples, and one task",
                 "What a few more examples are worth, and what the model makes of one task.",
-                f'<div class="cards">{shots}{drawn_function(function, seed)}</div>',
+                f'<div class="cards">{shots}{drawn_function(function, seed)}{attention.of_function(function)}</div>',
             )
         ]
-    assert isinstance(source, PoolSource)
+    if not isinstance(source, PoolSource):
+        return []  # invented tasks without an exact answer: there is nothing to hold a drawing against
     found = calibration(contest, design, episodes=episodes)
     drawn = draw_task(artifact.learner, source, design, split=split, seed=seed, device=device)
     way = f"{words.some(scores['way'])}-way" + (" within a group" if inside else "")
     return [
         page.shots_and_calibration(by_shot, found, way, episodes),
         page.drawn_task(drawn, source.kind, seed),
+        attention.of_classes(drawn),
         page.confusions(drawn, source.kind),
     ]

@@ -16,7 +16,8 @@ from quickstudy.data.draw import Episodes
 from quickstudy.data.source import Pool, PoolSource, Split
 from quickstudy.data.text import TextSource
 from quickstudy.episode import leaves
-from quickstudy.evaluation import answer_batch, answering
+from quickstudy.evaluation import answering
+from quickstudy.evaluation.attention import answer_with_attention
 from quickstudy.learners.base import Learner
 from quickstudy.likelihood import Categorical
 
@@ -36,6 +37,8 @@ class Drawn(NamedTuple):
     """HTML of each query, by class."""
     probabilities: Tensor
     """(class, query, way)."""
+    attention: Tensor | None = None
+    """(class, query, support), how queries share their attention, of a learner whose queries attend; by class."""
 
     @property
     def answers(self) -> Tensor:
@@ -67,7 +70,7 @@ def draw_task(
     episodes = Episodes(source, split, whole, seed=seed)
     episode = episodes[0].to(device)
     with answering(learner, device):
-        outputs = answer_batch(learner, episode)
+        outputs, attention = answer_with_attention(learner, episode)
     likelihood = cast(Categorical, learner.likelihood)
     probabilities = likelihood.probabilities(outputs, episode.context)[0].cpu()
     classes, support, queries = (part[0] for part in episodes.rows(0))
@@ -78,6 +81,9 @@ def draw_task(
         support=[[shown.example(row) for row in rows] for rows in support.tolist()],
         queries=[[shown.example(row) for row in rows] for rows in queries.tolist()],
         probabilities=probabilities.unflatten(0, (len(classes), -1)),
+        attention=None
+        if attention is None
+        else attention[0].cpu().unflatten(0, (len(classes), -1)),
     )
 
 

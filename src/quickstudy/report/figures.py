@@ -244,6 +244,24 @@ def function_chart(drawn: DrawnFunction) -> str:
     return result[0]
 
 
+def attention_chart(drawn: DrawnFunction, places: Sequence[int]) -> str:
+    """How the queries at some places share their attention among examples of one number each."""
+    assert drawn.attention is not None
+    known = drawn.support[0][:, 0]
+    order = known.argsort()
+    with _chart("attention to the examples") as (axes, result):
+        for i, place in enumerate(places):
+            colour = COLOURS[series(i)]
+            shares = drawn.attention[place, order].tolist()
+            axes.plot(known[order].tolist(), shares, color=colour, marker="o", markersize=4.5)
+            at = float(drawn.queries[place, 0])
+            axes.axvline(at, color=colour, linewidth=1, linestyle=(0, (3, 3)))
+        axes.set_xlabel("input")
+        axes.set_ylim(bottom=0)
+        _percent_axis(axes.yaxis)
+    return result[0]
+
+
 def agreement_chart(drawn: DrawnFunction) -> str:
     """Answers before and after adaptation against true values; on the diagonal they agree."""
     truth = drawn.truth.tolist()

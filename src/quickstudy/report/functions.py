@@ -12,6 +12,7 @@ from quickstudy.data.design import EpisodeDesign, span
 from quickstudy.data.draw import Episodes
 from quickstudy.data.source import Split, World
 from quickstudy.evaluation import answer_batch, answering
+from quickstudy.evaluation.attention import answer_with_attention
 from quickstudy.evaluation.measures import Z
 from quickstudy.learners.base import Learner
 from quickstudy.likelihood import Gaussian, JointGaussian, predicted_values
@@ -46,6 +47,8 @@ class DrawnFunction(NamedTuple):
     """(query,), how far the 95 % intervals of the answers after adaptation reach, of a learner that has some."""
     exact: Band | None = None
     """What one who knows the world says, where the learner has intervals to compare."""
+    attention: Tensor | None = None
+    """(query, example), how queries share their attention, of a learner whose queries attend."""
 
     def error(self, answers: Tensor) -> float:
         """Mean squared error of some answers."""
@@ -74,9 +77,8 @@ def draw_function(
     whole = EpisodeDesign(design.way, most, QUERIES)
     episode = Episodes(world, split, whole, seed=seed)[0].to(device)
     with answering(learner, device):
-        before, outputs = (
-            answer_batch(learner, episode, adapted=adapted) for adapted in (False, True)
-        )
+        before = answer_batch(learner, episode, adapted=False)
+        outputs, attention = answer_with_attention(learner, episode)
     order = episode.query.x[0, :, 0].argsort()
 
     def in_order(values: Tensor) -> Tensor:
@@ -95,6 +97,7 @@ def draw_function(
         after=in_order(predicted_values(likelihood, outputs)),
         sure=sure,
         exact=exact,
+        attention=None if attention is None else attention[0, order].cpu(),
     )
 
 
