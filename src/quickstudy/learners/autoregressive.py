@@ -13,6 +13,7 @@ from quickstudy.learners.conditional_process import check_values
 from quickstudy.learners.neural_process import PointReader
 from quickstudy.likelihood import Gaussian, JointGaussian, drawn
 from quickstudy.nn.encoders import Encoder
+from quickstudy.nn.layers import and_itself
 
 
 class TurnsState(NamedTuple):
@@ -34,8 +35,7 @@ class TurnsState(NamedTuple):
 
 def not_later(turns: Tensor, mask: Tensor) -> Tensor:
     """What each example sees, bool (task, example, example): those that exist and came no later, and itself."""
-    itself = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
-    return (mask[:, None] & (turns[:, None] <= turns[:, :, None])) | itself
+    return and_itself(mask[:, None] & (turns[:, None] <= turns[:, :, None]))
 
 
 class AutoregressiveNeuralProcess(Learner):

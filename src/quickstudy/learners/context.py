@@ -16,7 +16,7 @@ from quickstudy.learners.label_codes import deal, simplex
 from quickstudy.learners.metric import UNSEEN, class_sums
 from quickstudy.likelihood import Categorical
 from quickstudy.nn.encoders import Encoder
-from quickstudy.nn.layers import Norm, Transformer
+from quickstudy.nn.layers import Norm, Transformer, and_itself
 
 
 class InContextState(NamedTuple):
@@ -238,10 +238,8 @@ class InContext(Learner):
     def _between(self, examples: Examples, codes: Tensor) -> Tensor:
         """bool (task, 1, example, example), which examples see which: those of their own group."""
         group = codes.gather(1, examples.y) // self.bank
-        # Padding sees itself as well: a row of attention without any key would not be a number.
-        itself = torch.eye(group.shape[1], dtype=torch.bool, device=group.device)
         same = group[:, :, None] == group[:, None]
-        return ((examples.mask[:, None] & same) | itself)[:, None]
+        return and_itself(examples.mask[:, None] & same)[:, None]
 
     def _read_support(self, examples: Examples, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the support in every layer, each (task, layer, head, example, width / heads)."""

@@ -14,7 +14,7 @@ from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import UNSEEN, class_sums, log_temperature_of
 from quickstudy.likelihood import Categorical
 from quickstudy.nn.encoders import Encoder
-from quickstudy.nn.layers import Norm, Transformer
+from quickstudy.nn.layers import Norm, Transformer, and_itself
 
 
 class MatchingState(NamedTuple):
@@ -112,9 +112,7 @@ class MatchingNetwork(Learner):
             tasks, count = examples.mask.shape
             nothing = examples.x.new_zeros(tasks, 0, 1, count, 0)
             return nothing, nothing
-        # Padding sees itself as well: a row of attention without any key would not be a number.
-        itself = torch.eye(examples.mask.shape[1], dtype=torch.bool, device=examples.mask.device)
-        mask = (examples.mask[:, None] | itself)[:, None]
+        mask = and_itself(examples.mask[:, None])[:, None]
         return self.transformer.memorise(self.project(examples.x), mask=mask)
 
     def _beside(self, features: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from quickstudy.learners.base import Learner
 from quickstudy.learners.conditional_process import check_values
 from quickstudy.likelihood import Gaussian, JointGaussian, Likelihood
 from quickstudy.nn.encoders import Encoder
-from quickstudy.nn.layers import Transformer
+from quickstudy.nn.layers import Transformer, and_itself
 
 SLOWEST, FASTEST = 0.3, 12.0
 """Radians for each unit of an encoded example, along the first and the last wave, before training."""
@@ -123,12 +123,6 @@ class NeuralProcessState(NamedTuple):
     """(task, layer, head, example, width / heads)"""
 
 
-def themselves_too(mask: Tensor) -> Tensor:
-    """What each example sees, bool (task, example, example): those that exist, and itself, so that no row is empty."""
-    itself = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
-    return mask[:, None] | itself
-
-
 class TransformerNeuralProcess(Learner):
     """Predicts numbers, with their uncertainty, by a Transformer that reads examples and is asked queries.
 
@@ -209,7 +203,7 @@ class TransformerNeuralProcess(Learner):
             examples = concatenate(Examples(state.features, state.y, state.mask), examples)
         features, y, mask = examples
         reader = self.reader
-        scores = reader.scores(features, features, themselves_too(mask))
+        scores = reader.scores(features, features, and_itself(mask[:, None]))
         tokens = reader.examples(features, y)
         return NeuralProcessState(*examples, *reader.transformer.memorise(tokens, mask=scores))
 
@@ -230,7 +224,7 @@ class TransformerNeuralProcess(Learner):
         answer = reader.transformer.together(
             reader.examples(known, support.y),
             reader.queries(asked),
-            memory_mask=reader.scores(known, known, themselves_too(support.mask)),
+            memory_mask=reader.scores(known, known, and_itself(support.mask[:, None])),
             mask=reader.scores(asked, known, support.mask[:, None]),
         )
         return self.likelihood.nll(reader.read(answer), query, context)

@@ -21,7 +21,7 @@ from quickstudy.learners.metric import (
 )
 from quickstudy.likelihood import Categorical
 from quickstudy.nn.encoders import Encoder
-from quickstudy.nn.layers import Attention, Norm
+from quickstudy.nn.layers import Attention, Norm, and_itself
 
 
 class SetAttention(nn.Module):
@@ -41,11 +41,8 @@ class SetAttention(nn.Module):
 
     def forward(self, members: Tensor, exists: Tensor) -> Tensor:
         """Members (set, member, width) and bool (set, member) to (set, member, width)."""
-        # Padding sees itself as well: a row of attention without any key would not be a number.
-        itself = torch.eye(members.shape[1], dtype=torch.bool, device=members.device)
-        change: Tensor = self.attention(
-            self.norm(members), mask=(exists[:, None] | itself)[:, None]
-        )
+        mask = and_itself(exists[:, None])[:, None]
+        change: Tensor = self.attention(self.norm(members), mask=mask)
         return change
 
 

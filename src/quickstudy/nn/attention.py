@@ -83,6 +83,21 @@ def _short(query: Tensor, key: Tensor) -> bool:
     return query.device.type == "cpu" and max(query.shape[-2], key.shape[-2]) <= SHORT
 
 
+def and_itself(visible: Tensor) -> Tensor:
+    """What each token sees, and itself: a row of attention without any key would not be a number.
+
+    Args:
+        visible: bool, broadcastable to (…, token, token).
+
+    Returns:
+        bool (…, token, token).
+
+    >>> and_itself(torch.tensor([[True, False]])).tolist()
+    [[True, False], [True, True]]
+    """
+    return visible | torch.eye(visible.shape[-1], dtype=torch.bool, device=visible.device)
+
+
 def isolated_attention(
     query: Tensor,
     key: Tensor,

@@ -14,13 +14,20 @@ from torch import Tensor, nn
 
 from quickstudy.functional import inside_transform
 from quickstudy.functional.norms import separate_layer_norm
-from quickstudy.nn.attention import Attention, attention, isolated_attention, recorded_attention
+from quickstudy.nn.attention import (
+    Attention,
+    and_itself,
+    attention,
+    isolated_attention,
+    recorded_attention,
+)
 
 __all__ = [
     "Attention",
     "Block",
     "Norm",
     "Transformer",
+    "and_itself",
     "attention",
     "isolated_attention",
     "recorded_attention",
