@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from quickstudy.artifact import load_artifact
+from quickstudy.pretrained import shipped
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -91,3 +94,19 @@ def test_omniglot_is_scored_with_the_inner_steps_of_the_paper() -> None:
         assert learner.get("strategy", "auto") != "first"
         assert test["split"] == "test"
         assert test["mean"] - test["ci95"] > test["before_adaptation"]["mean"]
+
+
+def test_tables_are_learned_no_worse_than_by_the_best_of_tuned_classifiers() -> None:
+    found = figures("tables")
+    assert found["artifact"]["id"] == load_artifact(shipped("tables")).id
+    gain = found["gain_over_best_contender"]
+    assert gain["mean"] + gain["ci95"] > 0
+    guide = (ROOT / "docs" / "how-to" / "classify-tables.md").read_text(encoding="utf-8")
+    order = ["quickstudy", *found["tables"]["iris"].keys() - {"quickstudy"}]
+    for table, scores in found["tables"].items():
+        row = next(line for line in guide.splitlines() if line.startswith(f"| {table}"))
+        assert {f"{scores[name]['mean']:.3f}" for name in order} <= set(
+            re.findall(r"0\.\d{3}", row)
+        )
+    history = figures("tables_training")["history"]
+    assert history[-1]["nll"] < history[0]["nll"]
