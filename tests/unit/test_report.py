@@ -177,15 +177,17 @@ def test_best_validation_is_ringed(run):
     assert ringed[0] != ringed[1]
 
 
-def test_errors_are_ringed_where_they_are_lowest():
-    metric = "validation_mean_squared_error"
-    falling = {metric: curves.Curve(metric, [1, 2, 3], [0.9, 0.2, 0.5])}
+def test_of_values_the_loss_is_ringed_where_it_is_lowest():
+    loss, error = "validation_loss", "validation_mean_squared_error"
+    falling = {
+        loss: curves.Curve(loss, [1, 2, 3], [0.9, 0.2, 0.5]),
+        error: curves.Curve(error, [1, 2, 3], [0.9, 0.4, 0.3]),
+    }
     shown = page.learning(falling, "mean_squared_error")
-    assert "Validation mean squared error" in shown
-    chart = figures.curve_chart(
-        falling[metric], label="Validation mean squared error", percent=False, marked="lowest"
-    )
-    assert chart in shown
+    ringed = {"label": "Validation loss", "percent": False, "marked": "lowest"}
+    plain = {"label": "Validation mean squared error", "percent": False}
+    assert figures.curve_chart(falling[loss], **ringed) in shown
+    assert figures.curve_chart(falling[error], **plain) in shown
 
 
 def test_charts_take_their_colours_from_the_page():

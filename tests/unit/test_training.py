@@ -178,6 +178,25 @@ def test_what_is_kept_is_the_average_that_did_best(tmp_path: Path) -> None:
     assert artifact.facts["data"]["licence"] == "none needed"
 
 
+def test_of_models_of_values_the_likeliest_is_kept(tmp_path: Path) -> None:
+    config = RunConfig.model_validate(
+        {
+            "data": "sinusoid",
+            "learner": {"name": "conditional_process", "width": 8, "values": 1},
+            "encoder": {"name": "raw", "inputs": 1},
+            "episode": {"shot": 5, "queries": 9, "tasks": 2},
+            "validation": {"shot": 5, "queries": 9, "episodes": 4, "every": 2},
+            "training": {"steps": 16, "rate": 0.05},
+        }
+    )
+    artifact = train(config, tmp_path, progress=False)
+    table = rows(tmp_path)
+    column = table[0].index("validation_loss")
+    seen = {int(row[0]): float(row[column]) for row in table[1:] if row[column]}
+    assert len(seen) == 8
+    assert artifact.scores["validation"]["step"] == min(seen, key=lambda step: seen[step])
+
+
 def module_at(step: int, *, elapsed: float = 0.0, **options: Any) -> MetaTraining:
     config = toy_config(steps=100, warmup=10, rate=1.0, **options)
     module = MetaTraining(build_learner(config.learner, config.encoder), config)

@@ -257,21 +257,23 @@ def learning(curves: Mapping[str, Curve], metric: str) -> str:
     cards = []
     accuracy = metric == "accuracy"
     unit = "Nats for each question" if accuracy else "The mean over questions"
+    where = "On tasks of the validation split"
+    kept = f"{where}; the ring marks the weights that were kept."
     for name, title, text in (
+        ("validation_loss", "Validation loss", "" if accuracy else kept),
         (
             f"validation_{metric}",
             f"Validation {metric.replace('_', ' ')}",
-            "On tasks of the validation split; the ring marks the weights that were kept.",
+            kept if accuracy else f"{where}.",
         ),
         ("loss", "Training loss", f"{unit}; the strong line is a moving average."),
     ):
-        if name in curves and len(curves[name].steps) > 1:
-            validation = name.startswith("validation")
+        if text and name in curves and len(curves[name].steps) > 1:
             chart = figures.curve_chart(
                 curves[name],
                 label=title,
-                percent=validation and accuracy,
-                marked=("highest" if accuracy else "lowest") if validation else None,
+                percent=name == "validation_accuracy",
+                marked=("highest" if accuracy else "lowest") if text == kept else None,
             )
             cards.append(
                 f'<figure class="card"><h3>{escape(title)}</h3><figcaption>{text}</figcaption>{chart}</figure>'

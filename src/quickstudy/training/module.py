@@ -31,7 +31,7 @@ class TrainingError(RuntimeError):
 
 
 class MetaTraining(pl.LightningModule):  # type: ignore[misc]
-    """Fits a learner's weights to tasks, and keeps those that do best on the validation tasks.
+    """Fits a learner's weights to tasks, and keeps those that do best on the validation tasks: accuracy, or likelihood.
 
     ``θ ← Muon(θ, ∇ mean_t meta_loss_t(θ))``, or AdamW, with a rate that rises over ``warmup`` steps and then falls to
     zero along a line or a cosine, and ``θ̄ ← d θ̄ + (1 - d) θ`` with ``d = min(average, (1 + n) / (10 + n))``, which is
@@ -51,6 +51,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         self.best: dict[str, Any] = {
             "step": -1,
             "validations_since": 0,
+            "merit": -math.inf,
             "scores": None,
             "weights": {},
         }
@@ -245,22 +246,23 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         together = self.trainer.strategy.reduce
         self._scores = together(self._scores, reduce_op="sum")
         self._nll = together(self._nll, reduce_op="sum")
-        mean = float(self._scores.mean())
-        best = self.best["scores"]
-        sign = 1 if self.metric == "accuracy" else -1
-        if best is None or sign * mean > sign * float(best.mean()):
+        mean, loss = float(self._scores.mean()), float(self._nll.mean())
+        # Of two models that err alike, the one that knows by how much is better.
+        merit = mean if self.metric == "accuracy" else -loss
+        if self.best["scores"] is None or merit > self.best["merit"]:
             frozen = {name for name, p in self.learner.named_parameters() if not p.requires_grad}
             weights = self.learner.state_dict()
             self.best = {
                 "step": self.step,
                 "validations_since": 0,
+                "merit": merit,
                 "scores": self._scores.cpu().clone(),
                 "weights": {n: t.cpu().clone() for n, t in weights.items() if n not in frozen},
             }
         else:
             self.best["validations_since"] += 1
         self._swap_average()
-        self.row = {"validation_loss": float(self._nll.mean()), f"validation_{self.metric}": mean}
+        self.row = {"validation_loss": loss, f"validation_{self.metric}": mean}
         patience = self.config.training.patience
         if patience and self.best["validations_since"] >= patience:
             self.trainer.should_stop = True
@@ -297,6 +299,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
                     "it as it was begun, or begin a new run elsewhere."
                 )
         self.step, self.elapsed, self.best = run["step"], run["elapsed"], run["best"]
+        self.best.setdefault("merit", -math.inf)  # of a run that an earlier version began
         self._average = run["average"]
         self._loss, self._losses = run["loss"]
         self._plateau.rows = run.get("plateau", [])
