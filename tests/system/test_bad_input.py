@@ -185,7 +185,7 @@ def test_a_label_that_does_not_exist(here: Path, models: Path, capsys: Capture) 
         (["--set", "learner.temperature=-1"], ["positive", "-1"]),
         (["--set", "training.rate"], ["key=value", "'training.rate'"]),
         (["--learner", "protonett"], ["'protonett'", "protonet"]),
-        (["--encoder", "pixels"], ["'pixels'", "image, text, vector"]),
+        (["--encoder", "pixels"], ["'pixels'", "image, raw, table, text, vector"]),
         (["--data", "glyph"], ["'glyph'", "glyphs, images, linear, omniglot"]),
         (["--data", "glyphs,colour=3"], ["'colour'", "rotations"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml", "cannot be read"]),

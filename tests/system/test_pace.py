@@ -27,7 +27,10 @@ def test_the_fastest_number_is_kept_and_told(
     config = with_overrides(toy_config(steps=6, measure_tasks=True), [MAML, "episode.tasks=4"])
     with caplog.at_level(logging.INFO, "quickstudy"):
         train(config, tmp_path / "whole", progress=False)
-    assert "2 tasks adapt side by side, the fastest of those tried (1: 3 s, 2: 1 s, 4: 2 s)" in caplog.text
+    assert (
+        "2 tasks adapt side by side, the fastest of those tried (1: 3 s, 2: 1 s, 4: 2 s)"
+        in caplog.text
+    )
     assert load_config(tmp_path / "whole/config.yaml").learner["tasks_at_once"] == 2
 
     monkeypatch.setattr(toy, "on_draw", staticmethod(signal_at(30, signal.SIGTERM)))

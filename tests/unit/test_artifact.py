@@ -25,7 +25,7 @@ from quickstudy.artifact import (
     save_artifact,
     save_task,
 )
-from quickstudy.build import build_learner
+from quickstudy.build import build_learner, options_of
 from quickstudy.config import RunConfig, parse_config
 from quickstudy.learners import LEARNERS
 
@@ -33,11 +33,14 @@ ENCODER = {"name": "vector", "inputs": 4, "width": 8, "layers": 1}
 SCORES = {"validation": {"metric": "accuracy", "mean": 0.9, "ci95": 0.01, "episodes": 200}}
 
 
-def config_of(learner: str = "protonet") -> RunConfig:
+OF_VALUES_ALONE = ("neural_process", "autoregressive_process", "conditional_process")
+
+
+def config_of(learner: str | dict[str, Any] = "protonet") -> RunConfig:
     return parse_config({"data": "somewhere", "learner": learner, "encoder": ENCODER})
 
 
-def make(path: Path, learner: str = "protonet", *, seed: int = 0) -> Artifact:
+def make(path: Path, learner: str | dict[str, Any] = "protonet", *, seed: int = 0) -> Artifact:
     torch.manual_seed(seed)
     config = config_of(learner)
     built = build_learner(config.learner, config.encoder).double()
@@ -147,22 +150,46 @@ def test_saving_again_replaces_and_leaves_nothing_behind(artifact: Artifact) -> 
     assert [each.name for each in artifact.path.parent.iterdir()] == ["artifact"]
 
 
-@pytest.mark.parametrize("learner", LEARNERS)
-def test_a_task_of_every_learner_comes_back(learner: str, tmp_path: Path) -> None:
+CLASSES = [name for name in LEARNERS if name not in OF_VALUES_ALONE]
+VALUES = [name for name, each in LEARNERS.items() if "values" in options_of(each)]
+
+
+@pytest.mark.parametrize("learner", CLASSES)
+def test_a_task_of_every_learner_of_classes_comes_back(learner: str, tmp_path: Path) -> None:
     artifact = make(tmp_path / "artifact", learner)
     task = extend(artifact, None, support(), list("aabbcc"))
-    save_task(tmp_path / "my.task", task, base=artifact.path)
-    artifact = load_artifact(base_of(tmp_path / "my.task"))
-    loaded = load_task(tmp_path / "my.task", artifact)
-    assert (loaded.class_names, loaded.examples) == (["a", "b", "c"], 6)
     queries = support(5, seed=2)
-    probabilities = answer(artifact, loaded, queries)
-    assert torch.equal(probabilities, answer(artifact, task, queries))
+    assert_goes_on(artifact, task, queries, list("ca"), tmp_path)
+    assert task.class_names == ["a", "b", "c"]
+    probabilities = answer(artifact, task, queries)
     torch.testing.assert_close(probabilities.sum(1), torch.ones(5, dtype=torch.float64))
-    assert not probabilities.requires_grad
-    # It goes on as if it had never been on a disk.
-    more = extend(artifact, loaded, support(2, seed=3), ["c", "a"])
-    same = extend(artifact, task, support(2, seed=3), ["c", "a"])
+
+
+@pytest.mark.parametrize("learner", VALUES)
+def test_a_task_of_every_learner_of_values_comes_back(learner: str, tmp_path: Path) -> None:
+    artifact = make(tmp_path / "artifact", {"name": learner, "values": 1})
+    task = extend(artifact, None, support(), support(seed=4)[:, :1])
+    assert_goes_on(artifact, task, support(5, seed=2), support(2, seed=5)[:, :1], tmp_path)
+    assert answer(artifact, task, support(5, seed=2)).isfinite().all()
+
+
+def assert_goes_on(
+    artifact: Artifact,
+    task: AdaptedTask,
+    queries: torch.Tensor,
+    labels: list[str] | torch.Tensor,
+    folder: Path,
+) -> None:
+    """Saved and loaded, a task answers and learns more as if it had never been on a disk."""
+    save_task(folder / "my.task", task, base=artifact.path)
+    artifact = load_artifact(base_of(folder / "my.task"))
+    loaded = load_task(folder / "my.task", artifact)
+    assert (loaded.class_names, loaded.examples) == (task.class_names, 6)
+    answers = answer(artifact, loaded, queries)
+    assert torch.equal(answers, answer(artifact, task, queries))
+    assert not answers.requires_grad
+    more = extend(artifact, loaded, support(2, seed=3), labels)
+    same = extend(artifact, task, support(2, seed=3), labels)
     assert torch.equal(answer(artifact, more, queries), answer(artifact, same, queries))
     assert more.examples == 8
     assert loaded.examples == 6
