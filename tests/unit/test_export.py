@@ -86,12 +86,12 @@ def test_a_task_runs_in_onnxruntime_with_any_number_of_queries(tmp_path: Path) -
     "learner",
     [
         {"name": "protonet"},
-        IN_CONTEXT | {"bank": 3, "ensemble": 2},
+        IN_CONTEXT | {"layers": 1, "bank": 3, "ensemble": 2},
         {"name": "matching"},
         {"name": "relation"},
         {"name": "feat"},
         {"name": "conditional_process", "values": 1},
-        {"name": "neural_process", "values": 1},
+        {"name": "neural_process", "values": 1, "layers": 2},
     ],
     ids=lambda learner: learner["name"],
 )
