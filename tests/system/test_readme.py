@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_blocks_are_found() -> None:
-    assert [kind for kind, _ in BLOCKS] == ["sh", "python", "sh", "sh", "sh"]
+    assert [kind for kind, _ in BLOCKS] == ["sh", "python", "python", "sh", "sh", "sh"]
 
 
 @pytest.mark.parametrize("block", [text for kind, text in BLOCKS if kind == "sh"])
@@ -75,9 +75,10 @@ def test_python(
     for kind, block in BLOCKS:
         if kind == "python":
             exec(compile(block, "README.md", "exec"), {})
-    probabilities = [float(p) for p in re.findall(r"[\d.]+", capsys.readouterr().out)]
+    *probabilities, accuracy = [float(p) for p in re.findall(r"[\d.]+", capsys.readouterr().out)]
     assert len(probabilities) == 2
     assert abs(sum(probabilities) - 1) < 1e-3
+    assert accuracy > 0.9
 
 
 def test_links_lead_somewhere() -> None:
