@@ -5,7 +5,7 @@ for. The rate falls with the processor time that is left, the weights that are k
 tasks are invented ones of another split. The figure is how much better the correction makes the classical answers that
 training begins at.
 
-python benchmarks/tables_training.py [--minutes 5] [--start ARTIFACT] [--out FOLDER] [--smoke]
+python benchmarks/tables_training.py [--values] [--minutes 5] [--start ARTIFACT] [--out FOLDER] [--smoke]
 """
 
 from __future__ import annotations
@@ -35,50 +35,76 @@ from record import record
 CARD = """\
 # {name}
 
-Learns a table from its rows in one forward pass: numbers and categories, any of them missing. It ships with quickstudy.
-Learner `tables` on encoder `table`, {parameters:,} parameters in single precision. Id `{id}`.
+Learns a table from its rows in one forward pass: numbers and categories, any of them missing; it predicts {predicts}.
+It ships with quickstudy. Learner `tables` on encoder `table`, {parameters:,} parameters in single precision. Id `{id}`.
 
 ```python
-from quickstudy import FewShotClassifier
-
-classifier = FewShotClassifier.from_pretrained("tables")
-classifier.fit(table, labels).predict_proba(queries)
+{usage}
 ```
 
 ## Data
 
-It was trained on invented tables alone (the data source `tables`): random causal networks, functions of correlated
-columns, and clusters, with {columns[0]} to {columns[1]} columns, {shots[0]} to {shots[1]} rows to learn from and 2
-to 10 classes. No table of anybody's took part, so there is no licence and no person in it.
+It was trained on invented tables alone (the data source `tables`): random causal networks{mechanisms},
+with {columns[0]} to {columns[1]} columns and {shots[0]} to {shots[1]} rows to learn from{of_classes}. No table of
+anybody's took part, so there is no licence and no person in it.
 
 ## Scores
 
 On {tasks} invented tables of another split, each query answered alone:
 
-| | loss in nats | accuracy, mean ± 95 % interval over tasks |
+| | loss in nats | {metric}, mean ± 95 % interval over tasks |
 |---|---|---|
 | this artifact | {last[nll]:.4f} | {last[score]:.4f} ± {last[ci95]:.4f} |
 | its classical rules alone, which training begins at | {first[nll]:.4f} | {first[score]:.4f} ± {first[ci95]:.4f} |
 
-On real tables, against tuned classifiers: `benchmarks/results/tables.json` of the repository.
+On real tables, against tuned {rivals}: `benchmarks/results/{figures}.json` of the repository.
 
 ## Limits
 
 - At most 1,000 rows and 100 columns; far from the sizes above, measure before you rely on it.
-- Its answer is always one of the classes of the task, with probabilities that may be wrong where your tables differ
-  from the invented ones.
+- {limit}
 
 ## Training
 
-{steps} steps in {minutes:.1f} minutes of one processor core, seed {seed}. To make it again:
-`python benchmarks/tables_training.py --minutes {budget:g} --out FOLDER`; how many steps that is hangs on the machine.
+{steps} steps in {minutes:.1f} minutes of one processor core, seed {seed}{start}. To make it again:
+`python benchmarks/tables_training.py {options}`; how many steps that is hangs on the machine.
 """
+
+OF_CLASSES = {
+    "predicts": "classes",
+    "usage": """from quickstudy import FewShotClassifier
+
+classifier = FewShotClassifier.from_pretrained("tables")
+classifier.fit(table, labels).predict_proba(queries)""",
+    "mechanisms": ", functions of correlated columns, and clusters",
+    "of_classes": ", and 2 to 10 classes",
+    "metric": "accuracy",
+    "rivals": "classifiers",
+    "figures": "tables",
+    "limit": "Its answer is always one of the classes of the task, with probabilities that may be wrong where your\n"
+    "  tables differ from the invented ones.",
+}
+OF_VALUES = {
+    "predicts": "a number and its uncertainty",
+    "usage": """from quickstudy import FewShotRegressor
+
+regressor = FewShotRegressor.from_pretrained("tables")
+regressor.fit(table, values).predict(queries, return_std=True)""",
+    "mechanisms": " and functions of correlated columns",
+    "of_classes": "",
+    "metric": "mean squared error in deviations of the values",
+    "rivals": "regressors",
+    "figures": "table_values",
+    "limit": "It answers with a normal distribution, so its intervals are wrong where values have two peaks or a long\n"
+    "  tail, and far outside the rows that it learned from.",
+}
 
 ROOM = 9_000
 """Cells of a step: of all tasks, classes, examples and columns."""
 QUERIES, COLUMNS, SHOTS = 40, (2, 25), (24, 149)
 RATE, WARMUP, CLIP, AVERAGE, DECAY = 4e-3, 30, 1.0, 0.99, 0.02
 VALIDATION_SEED, VALIDATION_BATCHES = 1, 16
+NOISES_OF_VALUES = [0.1, 1.0, 10.0]
 WAYS = ([2, 3, 4, 5, 7, 10], [55.0, 20.0, 8.0, 7.0, 5.0, 5.0])
 
 
@@ -117,10 +143,11 @@ def validate(learner: Learner, episodes: list[Episode]) -> dict[str, float]:
 
 def config_of(*, values: bool, seed: int, minutes: float) -> RunConfig:
     predicts = "values" if values else "classes"
+    of_values = {"values": 1, "noises": NOISES_OF_VALUES} if values else {"values": 0}
     return parse_config(
         {
             "data": f"tables,columns={COLUMNS[1]},fewest_columns={COLUMNS[0]},predicts={predicts}",
-            "learner": {"name": "tables", "values": int(values), "width": 48, "heads": 2},
+            "learner": {"name": "tables", "width": 48, "heads": 2} | of_values,
             "encoder": "table",
             "episode": {"way": None if values else [2, 10], "shot": list(SHOTS), "queries": QUERIES},
             "training": {
@@ -139,8 +166,11 @@ def train(
     learner = build_learner(config.learner, config.encoder).train()
     optimizer = optimizer_of(learner, "muon", rate=RATE, weight_decay=DECAY, fused=True)
     rules_alone = copy.deepcopy(learner)
+    origin: dict[str, Any] = {}
     if start is not None:
-        learner.load_state_dict(load_artifact(start).learner.state_dict())
+        artifact = load_artifact(start)
+        learner.load_state_dict(artifact.learner.state_dict())
+        origin = {"start": {"id": artifact.id, "training": artifact.facts["training"]}}
     average = copy.deepcopy(learner)
     held_out = [
         batch("validation", VALIDATION_SEED, i, values=values) for i in range(VALIDATION_BATCHES)
@@ -167,7 +197,8 @@ def train(
         spent = time.process_time() - began
     history.append({"step": step, "minutes": spent / 60, **validate(average, held_out)})
     print(history[-1], flush=True)
-    return average.eval(), {"steps": step, "processor_minutes": spent / 60, "history": history}
+    facts = {"steps": step, "processor_minutes": spent / 60, "history": history}
+    return average.eval(), facts | origin
 
 
 def main() -> None:
@@ -186,7 +217,7 @@ def main() -> None:
     keep(learner, config, training, None if chosen.smoke else chosen.out)
     name = "tables_training_values" if chosen.values else "tables_training"
     figures = {"threads": 1, "config": config.model_dump(mode="json"), **training}
-    record(name, figures, keep=not (chosen.smoke or chosen.values))
+    record(name, figures, keep=not chosen.smoke)
 
 
 def keep(learner: Learner, config: RunConfig, training: dict[str, Any], out: Path | None) -> None:
@@ -198,11 +229,18 @@ def keep(learner: Learner, config: RunConfig, training: dict[str, Any], out: Pat
         | {"mean": row["score"], "ci95": row["ci95"], "episodes": row["tasks"], "nll": row["nll"]}
         for name, row in (("validation", last), ("validation, classical rules alone", first))
     }
-    facts = {"data": InventedTables(columns=COLUMNS[1]).describe(), "training": training}
     if out is None:
         return
+    facts = {"data": InventedTables(columns=COLUMNS[1]).describe(), "training": training}
     artifact = save_artifact(out, learner, config, scores, facts=facts | {"hardware": hardware()})
+    of_values = config.learner["values"] > 0
+    options, start = f"--minutes {config.training.minutes:g} --out FOLDER", ""
+    if "start" in training:
+        options = f"--start ARTIFACT {options}"
+        origin, before = training["start"]["id"], training["start"]["training"]["processor_minutes"]
+        start = f", from artifact `{origin}`, which took {before:.1f} minutes"
     card = CARD.format(
+        **(OF_VALUES if of_values else OF_CLASSES),
         name=out.name,
         id=artifact.id,
         parameters=sum(value.numel() for value in learner.parameters()),
@@ -214,7 +252,8 @@ def keep(learner: Learner, config: RunConfig, training: dict[str, Any], out: Pat
         steps=training["steps"],
         minutes=training["processor_minutes"],
         seed=config.training.seed,
-        budget=config.training.minutes,
+        start=start,
+        options=f"--values {options}" if of_values else options,
     )
     (out / "README.md").write_text(card, encoding="utf-8")
 

@@ -207,6 +207,23 @@ def classes_of(scores: Tensor, ways: Tensor, generator: Generator) -> Tensor:
     return torch.where(torch.rand(tasks, 1, generator=generator) < 0.6, cut, highest)
 
 
+def values_of(scores: Tensor, generator: Generator) -> Tensor:
+    """Values (task, row, 1) of scores (task, row, score): the first of them with noise, about 0 with deviation 1.
+
+    In some tasks the noise grows with the score, and in some the values are skewed.
+    """
+    tasks = len(scores)
+    score = scores[..., :1]
+    doubt = log_uniform((tasks, 1, 1), 0.02, 1.0, generator)
+    grows = uniform((tasks, 1, 1), 0.1, 0.8, generator)
+    grows = grows * (torch.rand(tasks, 1, 1, generator=generator) < 0.3)
+    own = torch.randn(score.shape, generator=generator)
+    y = standard(score + doubt * (grows * score.clamp(-3, 3)).exp() * own)
+    skew = log_uniform((tasks, 1, 1), 0.2, 1.0, generator)
+    kind = choose([4, 2, 1], (tasks, 1, 1), generator)
+    return standard(pick([y, (skew * y.clamp(-4, 4)).exp(), (-skew * y.clamp(-4, 4)).exp()], kind))
+
+
 def observed(x: Tensor, generator: Generator) -> Tensor:
     """Columns as somebody wrote them down: skewed, cut into levels, as categories, with gaps."""
     tasks, rows, columns = x.shape

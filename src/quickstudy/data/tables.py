@@ -65,9 +65,8 @@ class InventedTables(Prior):
         rows, way = numbers_in_examples(design), span(design.way)[1]
         x, scores, dealt = self._mechanisms(tasks, rows, way, generator)
         if self.values:
-            doubt = prior.log_uniform((tasks, 1, 1), 0.02, 1.0, generator)
-            y = scores[..., :1] + doubt * torch.randn(tasks, rows, 1, generator=generator)
-            return split_up(self._seen(x, generator), prior.standard(y), design, generator)
+            y = prior.values_of(scores, generator)
+            return split_up(self._seen(x, generator), y, design, generator)
         ways = torch.randint(span(design.way)[0], way + 1, (tasks,), generator=generator)
         y = prior.classes_of(scores, ways, generator)
         clustered, theirs = prior.clusters(rows, self.inputs, ways, generator)

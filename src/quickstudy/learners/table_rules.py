@@ -42,9 +42,9 @@ class Rules(NamedTuple):
     """What makes evidence of a rule's answer, ``a + b f``, (task, way, rule, 2)"""
 
 
-def count_of(*, of_values: bool) -> int:
+def count_of(*, of_values: bool, noises: tuple[float, ...] = classical.NOISES) -> int:
     """How many rules there are."""
-    kernel_rules = classical.KERNELS * len(classical.NOISES)
+    kernel_rules = classical.KERNELS * len(noises)
     return kernel_rules if of_values else kernel_rules + 2 * len(classical.PENALTIES)
 
 
@@ -73,14 +73,19 @@ def measure_of(y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(variance > 0, variance, 1).sqrt()
 
 
-def fit(seen: Seen) -> tuple[Rules, Tensor]:
-    """The rules of a support set, and their left-out evidence (task, way, rule, example)."""
+def fit(seen: Seen, noises: tuple[float, ...] = classical.NOISES) -> tuple[Rules, Tensor]:
+    """The rules of a support set, and their left-out evidence (task, way, rule, example).
+
+    Args:
+        seen: the support set.
+        noises: of the kernel rules, as in :func:`quickstudy.learners.classical.kernel_ridge`.
+    """
     cells, targets, mask = seen.cells, seen.targets, seen.mask
     kernel = classical.kernels(cells, cells, seen.columns.useful)
     share = targets.sum(1, keepdim=True) / mask.sum(1)[:, None, None].clamp(min=1)
     about = torch.zeros_like(share) if seen.of_values else share
     dual, shift, left_out = classical.kernel_ridge(
-        kernel, (targets - about) * mask[..., None], mask
+        kernel, (targets - about) * mask[..., None], mask, noises
     )
     if seen.of_values:
         lines = torch.stack([-shift, torch.ones_like(shift)], -1)
@@ -133,7 +138,7 @@ def evidence_of(rules: Rules, seen: Seen, cells: Cells) -> Tensor:
     """What each rule says of queries, (task, way, rule, query)."""
     kernel = classical.kernels(cells, seen.cells, seen.columns.useful)
     kernel = kernel.masked_fill(~seen.mask[:, None, None], 0)
-    noises = len(classical.NOISES)
+    noises = rules.dual.shape[2] // classical.KERNELS
     dual = rules.dual.unflatten(2, (-1, noises)).permute(0, 2, 4, 1, 3).flatten(3)
     answers = (kernel @ dual).unflatten(3, (-1, noises)).permute(0, 3, 1, 4, 2).flatten(2, 3)
     if not seen.of_values:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from quickstudy.episode import Context, Examples, Inputs, concatenate
 from quickstudy.functional import full_precision
-from quickstudy.learners import table_rules
+from quickstudy.learners import classical, table_rules
 from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import UNSEEN
 from quickstudy.learners.table_rules import Rules, Seen
@@ -83,6 +83,7 @@ class Tables(Learner):
         heads: attention heads.
         rows: most support examples.
         columns: most columns.
+        noises: variances of the noise in the kernel rules, in units of the kernel's diagonal.
         label_smoothing: of the training loss of classes.
 
     Raises:
@@ -114,6 +115,7 @@ class Tables(Learner):
         heads: int = 4,
         rows: int = 1000,
         columns: int = 100,
+        noises: tuple[float, ...] = classical.NOISES,
         label_smoothing: float = 0.0,
     ) -> None:
         for name, value, least in (
@@ -132,7 +134,10 @@ class Tables(Learner):
             else Categorical(label_smoothing=label_smoothing),
         )
         self.rows, self.columns, self.of_values = rows, columns, values > 0
-        rules = table_rules.count_of(of_values=values > 0)
+        if not noises or min(noises) <= 0:
+            raise ValueError(f"The noises must be positive numbers; found {list(noises)}.")
+        self.noises = noises
+        rules = table_rules.count_of(of_values=values > 0, noises=noises)
         self.embed_cell = nn.Linear(CELL, width)
         self.embed_target = nn.Linear(TARGET + rules, width)
         self.transformer = TableTransformer(width, layers=layers, heads=heads)
@@ -155,7 +160,7 @@ class Tables(Learner):
             )
         with full_precision(examples.x.device):
             seen = table_rules.seen_of(examples, context, of_values=self.of_values)
-            rules, left_out = table_rules.fit(seen)
+            rules, left_out = table_rules.fit(seen, self.noises)
             loss = table_rules.left_out_loss(left_out, seen)
             mixture = (self.prior_belief - self.log_belief.exp() * loss).softmax(-1)
             doubt = table_rules.doubt(left_out, mixture, seen)
