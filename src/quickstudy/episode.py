@@ -74,6 +74,22 @@ class Episode(NamedTuple):
         return tree_map(lambda tensor: tensor.to(device, non_blocking=True), self)
 
 
+class Stream(NamedTuple):
+    """A batch of streams: tasks that follow one another and share something that no task says by itself."""
+
+    episodes: tuple[Episode, ...]
+    """One for each position: the tasks that every stream holds there, in the order of the streams."""
+
+    @property
+    def tasks(self) -> int:
+        """The number of streams, each of which holds one task at every position."""
+        return self.episodes[0].tasks
+
+    def to(self, device: torch.device | str) -> Stream:
+        """The same streams on ``device``."""
+        return Stream(tuple(episode.to(device) for episode in self.episodes))
+
+
 class Task(NamedTuple):
     """One task: support, query, and what it says of itself; any number of examples and classes."""
 
@@ -222,6 +238,29 @@ def collate(tasks: Sequence[Task]) -> Episode:
             names=pad_stack([task.names for task in tasks]),
         ),
     )
+
+
+def collate_streams(streams: Sequence[Sequence[Task]]) -> Stream:
+    """The tasks of several streams, each in its order, as one batch of streams.
+
+    Raises:
+        EpisodeError: there is no task, a stream has fewer tasks than another, or a position cannot be collated.
+
+    >>> task = Task(torch.zeros(2, 3), torch.arange(2), torch.zeros(1, 3), torch.tensor([1]), way=2)
+    >>> stream = collate_streams([[task, task, task], [task, task, task]])
+    >>> len(stream.episodes), stream.tasks
+    (3, 2)
+    """
+    longest = max((len(stream) for stream in streams), default=0)
+    if not longest:
+        raise EpisodeError("A stream needs at least one task; none was given.")
+    for number, stream in enumerate(streams, start=1):
+        if len(stream) < longest:
+            raise EpisodeError(
+                f"Stream {number} was cut off: it has {len(stream)} tasks, another has {longest}; give the tasks that "
+                f"are missing, or only the first {len(stream)} of every stream."
+            )
+    return Stream(tuple(collate(tasks) for tasks in zip(*streams, strict=True)))
 
 
 def without_support(support: Examples) -> Examples:

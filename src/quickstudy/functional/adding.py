@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from quickstudy.episode import Episode, take_tasks
+from quickstudy.episode import Episode, Stream, take_tasks
+
+Batch = TypeVar("Batch", bound=Episode | Stream)
 
 
 def added_up(
-    loss: Callable[[Episode], Tensor],
-    episode: Episode,
+    loss: Callable[[Batch], Tensor],
+    batch: Batch,
     parameters: Sequence[Tensor],
     *,
     tasks_at_once: int,
@@ -27,8 +29,8 @@ def added_up(
     scaled before they are computed, and where gradients are switched off, the whole loss is computed at once.
 
     Args:
-        loss: of a batch of tasks, the mean of theirs.
-        episode: all tasks.
+        loss: of a batch of tasks or of streams, the mean of theirs.
+        batch: all of them.
         parameters: what the loss is differentiated in, by ``backward`` as well.
         tasks_at_once: tasks of a piece.
 
@@ -43,14 +45,14 @@ def added_up(
     >>> weight.grad.item()
     1.5
     """
-    if episode.tasks <= tasks_at_once or not parameters or _whole(parameters):
-        return loss(episode)
+    if batch.tasks <= tasks_at_once or not parameters or _whole(parameters):
+        return loss(batch)
 
     def piece(start: int) -> Tensor:
-        part: Episode = take_tasks(episode, slice(start, start + tasks_at_once))
-        return loss(part) * (part.tasks / episode.tasks)
+        part: Batch = take_tasks(batch, slice(start, start + tasks_at_once))
+        return loss(part) * (part.tasks / batch.tasks)
 
-    pieces = [partial(piece, start) for start in range(0, episode.tasks, tasks_at_once)]
+    pieces = [partial(piece, start) for start in range(0, batch.tasks, tasks_at_once)]
     return summed(pieces, parameters)
 
 

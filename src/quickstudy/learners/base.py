@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from quickstudy.episode import Context, Episode, Examples, Inputs
+from quickstudy.episode import Context, Episode, Examples, Inputs, Stream
 from quickstudy.functional import added_up
+from quickstudy.learners.streams import stream_loss
 from quickstudy.likelihood import Likelihood
 from quickstudy.nn.encoders import Encoder, encode
 
@@ -57,6 +58,11 @@ class Learner(nn.Module, ABC):
         """What the next task of a stream may start from; ``None`` for nothing."""
         return None
 
+    @property
+    def has_memory(self) -> bool:
+        """Whether a task may start from what an earlier one left; if not, those of a stream are as any others."""
+        return type(self).carry is not Learner.carry
+
     def encode(self, x: Inputs) -> Tensor:
         """Vectors (task, example, width) of examples (task, example, …)."""
         return encode(self.encoder, x)
@@ -76,21 +82,38 @@ class Learner(nn.Module, ABC):
         """Why adapting to these examples does not end in finite numbers, in half a sentence; empty when it does."""
         return ""
 
+    def outputs(self, episode: Episode) -> Tensor:
+        """Outputs for the queries after adapting to the support, by a shorter way where a learner has one."""
+        return self.predict(
+            self.adapt(episode.support, episode.context), episode.query.x, episode.context
+        )
+
     def query_loss(self, episode: Episode) -> Tensor:
         """Mean negative log-likelihood of the queries after adapting to the support."""
-        state = self.adapt(episode.support, episode.context)
-        outputs = self.predict(state, episode.query.x, episode.context)
-        return self.likelihood.nll(outputs, episode.query, episode.context)
+        return self.likelihood.nll(self.outputs(episode), episode.query, episode.context)
 
     def outer_loss(self, episode: Episode) -> Tensor:
         """What training descends, a mean over tasks: :meth:`query_loss`, unless a method wants another gradient."""
         return self.query_loss(episode)
 
-    def meta_loss(self, episode: Episode) -> Tensor:
-        """The outer objective, :meth:`outer_loss`, made of as many tasks at a time as :meth:`together` says."""
-        weights = [value for value in self.parameters() if value.requires_grad]
-        return added_up(self.outer_loss, episode, weights, tasks_at_once=self.together(episode))
+    def meta_loss(self, batch: Episode | Stream, *, horizon: int = 0) -> Tensor:
+        """The outer objective, made of as many tasks, or streams, at a time as :meth:`together` says.
 
-    def forward(self, episode: Episode) -> Tensor:
+        Args:
+            batch: tasks, each descending :meth:`outer_loss`; or streams, each
+                :func:`quickstudy.learners.streams.stream_loss`.
+            horizon: of streams, tasks through which the gradient goes back; 0 for all.
+        """
+
+        def loss(part: Episode | Stream) -> Tensor:
+            if isinstance(part, Episode):
+                return self.outer_loss(part)
+            return stream_loss(self, part, horizon=horizon)
+
+        first = batch if isinstance(batch, Episode) else batch.episodes[0]
+        weights = [value for value in self.parameters() if value.requires_grad]
+        return added_up(loss, batch, weights, tasks_at_once=self.together(first))
+
+    def forward(self, batch: Episode | Stream, *, horizon: int = 0) -> Tensor:
         """The whole meta-step in one call, so that the hooks of data-parallel wrappers see it."""
-        return self.meta_loss(episode)
+        return self.meta_loss(batch, horizon=horizon)
