@@ -1,0 +1,117 @@
+"""Names as bytes, and what reads them: for encoders that take no text."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.episode import WORD_PADDING, pad_stack
+from quickstudy.nn.layers import Norm
+
+START, END = 256, 257
+"""Stand before and behind a name, so that how it begins and ends is seen."""
+
+MULTIPLIERS = (1_000_003, 69_069, 40_503, 2_654_435)
+"""Of the bytes of a piece, first to last, in its hash; odd and far apart, so that order counts."""
+
+
+def bytes_of(names: Sequence[str]) -> Tensor:
+    """Names as their UTF-8 bytes, int64 (name, word) in 0 … 255, -1 for padding; composed, so é has one spelling.
+
+    >>> bytes_of(["ab", ""]).tolist()
+    [[97, 98], [-1, -1]]
+    """
+    rows = [list(unicodedata.normalize("NFC", name).encode()) for name in names]
+    if not rows:
+        return torch.zeros(0, 0, dtype=torch.int64)
+    return pad_stack([torch.tensor(row, dtype=torch.int64) for row in rows], value=WORD_PADDING)
+
+
+def present(words: Tensor) -> Tensor:
+    """Which names, int64 (…, word), are there at all, bool (…): not where all is padding.
+
+    >>> present(torch.tensor([[97, -1], [-1, -1]])).tolist()
+    [True, False]
+    """
+    return (words >= 0).any(-1)
+
+
+class NameReader(nn.Module):
+    """Reads names byte by byte into vectors, without a vocabulary, in any language.
+
+    ``v = R(Σ_g a_g e_g / Σ_g a_g)``, ``a_g = softplus(s_g)``, over the pieces g of a name: all its runs of 1 to
+    ``longest`` bytes, its start and end among them. Embedding e_g and score s_g, one for each head, are rows of hashed
+    tables, and R is a perceptron. Scores begin at zero, so the first reading is the mean over the pieces; learning may
+    then pass over what all names share («LETTER») and look at what tells them apart. Embeddings begin small, so that
+    pieces never met in training say little.
+
+    Bojanowski et al. 2017, Enriching Word Vectors with Subword Information. Differs from the paper: pieces are weighed
+    by learned scores rather than summed alike, run across the blanks between words, and are bytes.
+
+    Args:
+        width: features of a name.
+        longest: bytes of the longest piece, 1 … 4.
+        buckets: rows of the tables.
+        heads: that weigh the pieces, each for its own part of the width.
+
+    Inputs: int64 (…, word), bytes, -1 for padding at the end. Result: (…, width), zero where a name is empty or there
+    are no columns at all.
+
+    Raises:
+        ValueError: an option is out of range.
+
+    >>> reader = NameReader(8)
+    >>> reader(bytes_of(["alpha", ""])).shape, reader(bytes_of([""])).tolist()[0][:2]
+    (torch.Size([2, 8]), [0.0, 0.0])
+    """
+
+    def __init__(
+        self, width: int, *, longest: int = 4, buckets: int = 4096, heads: int = 4
+    ) -> None:
+        super().__init__()
+        if not 1 <= longest <= len(MULTIPLIERS) or buckets < 1:
+            raise ValueError(
+                f"Pieces have 1 to {len(MULTIPLIERS)} bytes, and their table at least 1 row; found longest={longest} "
+                f"and buckets={buckets}."
+            )
+        if width % heads:
+            raise ValueError(
+                f"The width must be a multiple of the {heads} heads that read names; found {width}."
+            )
+        self.width, self.longest, self.buckets = width, longest, buckets
+        self.pieces = nn.Parameter(0.1 * torch.randn(buckets, heads, width // heads))
+        self.scores = nn.Parameter(torch.zeros(buckets, heads, 1))
+        self.read = nn.Sequential(
+            Norm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, words: Tensor) -> Tensor:
+        names = words.reshape(words.shape[:-1].numel(), words.shape[-1])
+        weights = nn.functional.softplus(self.scores)
+        # One product over all pieces there can be is several times faster than looking up those that there are.
+        table = torch.cat([weights * self.pieces, weights], -1).flatten(1)
+        sums = (self._counts(names).to(table.dtype) @ table).unflatten(
+            1, self.pieces.shape[1:2] + (-1,)
+        )
+        found = self.read((sums[..., :-1] / sums[..., -1:]).flatten(1))
+        return found.masked_fill(~present(names)[:, None], 0).reshape(*words.shape[:-1], self.width)
+
+    def _counts(self, names: Tensor) -> Tensor:
+        """How often each piece is in each name, (name, bucket)."""
+        words = names.shape[1] + 2
+        codes = nn.functional.pad(names, (1, self.longest), value=WORD_PADDING)
+        place = torch.arange(codes.shape[1], device=names.device)
+        end = (names >= 0).sum(1, keepdim=True) + 1
+        codes = codes.masked_fill(place == end, END).masked_fill(place == 0, START)
+        counts = torch.zeros(len(names), self.buckets, device=names.device)
+        for length in range(1, self.longest + 1):
+            windows = codes.unfold(1, length, 1)[:, :words] + 1
+            hashed = length + (windows * windows.new_tensor(MULTIPLIERS[:length])).sum(-1)
+            # The low bits of such a sum depend on the low bits of its parts only.
+            row = (hashed ^ (hashed >> 15)) % self.buckets
+            exists = place[:words] + length - 1 <= end
+            counts = counts.scatter_add(1, row, exists.to(counts.dtype))
+        return counts
