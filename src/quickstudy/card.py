@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from quickstudy.config import RunConfig, config_to_yaml
+from quickstudy.data.design import sized
 
 CARD = """# {name}
 
@@ -85,8 +86,10 @@ def _score(name: str, score: Any) -> str:
     """One line of the table of scores."""
     if not isinstance(score, Mapping) or "mean" not in score:
         return f"| {name} | | {score} | |"
-    way = "" if score.get("metric") == "mean_squared_error" else f"{score.get('way', '?')}-way "
-    design = f"{way}{score.get('shot', '?')}-shot"
+    way, shot = (
+        sized(score[each], each) if score.get(each) else f"?-{each}" for each in ("way", "shot")
+    )
+    design = shot if score.get("metric") == "mean_squared_error" else f"{way} {shot}"
     form = ".3g" if score.get("metric") == "mean_squared_error" else ".4f"
     mean = f"{score['mean']:{form}} ± {score.get('ci95', float('nan')):{form}}"
     return f"| {name} | {score.get('metric', 'score')}, {design} | {mean} | {score.get('episodes', '?')} |"

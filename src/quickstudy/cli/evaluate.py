@@ -207,11 +207,13 @@ def score(
     against_name: str = "",
 ) -> dict[str, Any]:
     """The scores of a model in a contest, behind a progress bar."""
-    from quickstudy.data.source import World
+    from quickstudy.data.design import sized
+    from quickstudy.data.source import Prior
     from quickstudy.evaluation import evaluate as run_evaluation
 
-    way = "" if isinstance(contest.source, World) else f"{design.way}-way "
-    with progress_bar(f"Scoring {way}{design.shot}-shot tasks") as advance:
+    of_values = isinstance(contest.source, Prior) and contest.source.values
+    way = "" if of_values else f"{sized(design.way, 'way')} "
+    with progress_bar(f"Scoring {way}{sized(design.shot, 'shot')} tasks") as advance:
         return run_evaluation(
             model.learner,
             contest.source,
@@ -227,7 +229,8 @@ def score(
 
 def print_scores(scores: dict[str, Any]) -> None:
     """The scores for a person: this model, others on the same tasks, and what chance gives."""
-    from quickstudy.report.words import METHODS, some
+    from quickstudy.data.design import sized
+    from quickstudy.report.words import METHODS
 
     accuracy = scores["metric"] == "accuracy"
     number = percent if accuracy else plain
@@ -251,8 +254,8 @@ def print_scores(scores: dict[str, Any]) -> None:
     if accuracy and isinstance(scores["way"], int):
         rows.append(["chance", number(1 / scores["way"])])
     group = " within one group" if scores["within_group"] else ""
-    way = f"{some(scores['way'])}-way " if accuracy else ""
-    shape = f"{way}{some(scores['shot'])}-shot{group}"
+    way = f"{sized(scores['way'], 'way')} " if accuracy else ""
+    shape = f"{way}{sized(scores['shot'], 'shot')}{group}"
     print_table(
         heads, rows, title=f"{shape}, {scores['episodes']} tasks of the {scores['split']} split"
     )

@@ -48,6 +48,16 @@ def span(value: int | tuple[int, int] | Sequence[int]) -> tuple[int, int]:
     return int(low), int(high)
 
 
+def sized(value: int | Sequence[int], noun: str) -> str:
+    """A number or a range of a design, as it is said of tasks.
+
+    >>> sized(5, "way"), sized((2, 4), "way"), sized([3, 3], "shot")
+    ('5-way', '2- to 4-way', '3-shot')
+    """
+    low, high = span(value)
+    return f"{low}-{noun}" if low == high else f"{low}- to {high}-{noun}"
+
+
 def check_design(source: TaskSource, split: Split, design: EpisodeDesign) -> None:
     """Check that a source can fill the design.
 

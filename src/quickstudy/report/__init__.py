@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from quickstudy.data.design import EpisodeDesign, span
+from quickstudy.data.design import EpisodeDesign, sized, span
 from quickstudy.data.source import PoolSource, Split, TaskSource, World
 from quickstudy.evaluation import Contest, calibration, contest_of, scores_by_shot
 from quickstudy.machine import hardware, versions
@@ -134,7 +134,7 @@ def _at_work(
         return []  # invented tasks without an exact answer: there is nothing to hold a drawing against
     found = calibration(contest, design, episodes=episodes)
     drawn = draw_task(artifact.learner, source, design, split=split, seed=seed, device=device)
-    way = f"{words.some(scores['way'])}-way" + (" within a group" if inside else "")
+    way = sized(scores["way"], "way") + (" within a group" if inside else "")
     return [
         page.shots_and_calibration(by_shot, found, way, episodes),
         page.drawn_task(drawn, source.kind, seed),

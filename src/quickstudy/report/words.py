@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from quickstudy.data.design import sized
+
 METHODS = {
     "learner": "this model",
     "nearest_mean_raw_inputs": "nearest mean of raw inputs",
@@ -86,9 +88,9 @@ def design_name(scores: Mapping[str, Any]) -> str:
     '5-shot'
     """
     if scores["metric"] != "accuracy":
-        return f"{some(scores['shot'])}-shot".replace(" to ", "–")
+        return sized(scores["shot"], "shot")
     inside = ", within a group" if scores.get("within_group") else ""
-    return f"{some(scores['way'])}-way {some(scores['shot'])}-shot{inside}".replace(" to ", "–")
+    return f"{sized(scores['way'], 'way')} {sized(scores['shot'], 'shot')}{inside}"
 
 
 def chance(scores: Mapping[str, Any]) -> float | None:
