@@ -122,13 +122,13 @@ def test_both_gradients_of_a_sharpness_aware_step_drop_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-    plain = InContext.outer_loss
+    plain = InContext.outputs
 
     def watched(self: InContext, episode: Episode) -> torch.Tensor:
         seen.append((torch.get_rng_state(), episode.query.y))
         return plain(self, episode)
 
-    monkeypatch.setattr(InContext, "outer_loss", watched)
+    monkeypatch.setattr(InContext, "outputs", watched)
     config = with_overrides(toy_config(steps=3, sharpness=0.1), [WITH_DROPOUT])
     train(config, tmp_path, progress=False)
     assert len(seen) == 6

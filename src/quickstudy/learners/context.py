@@ -162,14 +162,14 @@ class InContext(Learner):
             answers.append(self._logits(features, read, mine, codes))
         return pooled(answers)
 
-    def outer_loss(self, episode: Episode) -> Tensor:
-        """:meth:`query_loss`, with support and queries in one stream where one stream can hold them.
+    def outputs(self, episode: Episode) -> Tensor:
+        """Logits of the queries, with support and queries in one stream where one stream can hold them.
 
         The products are fewer and larger, which makes a training step faster.
         """
         support, query, context = episode
         if context.classes.shape[1] > self.bank or self._members(None) > 1:
-            return self.query_loss(episode)
+            return self.predict(self.adapt(support, context), query.x, context)
         examples = self._encoded(support, context, None, 1)
         codes, features = self._deal(examples, context), self.encode(query.x)
         read = self.transformer.together(
@@ -178,8 +178,7 @@ class InContext(Learner):
             memory_mask=self._between(examples, codes),
             mask=examples.mask[:, None, None],
         )
-        outputs = self._logits(features, [read], examples, codes)
-        return self.likelihood.nll(outputs, query, context)
+        return self._logits(features, [read], examples, codes)
 
     def _members(self, state: InContextState | None) -> int:
         """How many answers are averaged; a state keeps the ensemble that it began with."""
