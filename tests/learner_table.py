@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.episode import Episode, Inputs, Task, collate
-from quickstudy.learners import LEARNERS, Learner
+from quickstudy.learners import LEARNERS, MAML, InContext, Learner, TransformerNeuralProcess
 from quickstudy.nn.encoders import Encoder, ImageEncoder, VectorEncoder
 from quickstudy.nn.layers import Transformer
 
@@ -48,6 +49,8 @@ PROCESS = {"width": 8, "layers": 2, "heads": 2, "waves": 3}
 JOINT = {"width": 8, "layers": 1, "heads": 2, "waves": 0, "values": 2, "rank": 2}
 
 SEQUENCE = {"filters": 4, "keys": 4, "rounds": 1, "length": 4}
+
+WITH_MEMORY = {"width": 8, "slots": 2, "layers": 1, "heads": 2}
 
 AT_REST = {"steps": 12, "rate": 0.045, "penalty": 20.0, "solver_steps": 8}
 """So firm a penalty that descent converges to rounding, and the implicit gradient is exact."""
@@ -110,6 +113,30 @@ ROWS = [
         "conditional_process",
         {"values": 2, "width": 8, "layers": 1},
         steps=100,
+        offset=5.0,
+    ),
+    Row("meta_transformer", "meta_transformer", WITH_MEMORY),
+    Row("meta_transformer-lora", "meta_transformer", WITH_MEMORY | {"shape": "lora", "rank": 2}),
+    Row(
+        "meta_transformer-in_context",
+        "meta_transformer",
+        WITH_MEMORY | {"learner": partial(InContext, **IN_CONTEXT)},
+    ),
+    Row(
+        "meta_transformer-maml",
+        "meta_transformer",
+        WITH_MEMORY | {"learner": partial(MAML, steps=2, rate=0.3)},
+    ),
+    Row(
+        "meta_transformer-maml-lora",
+        "meta_transformer",
+        WITH_MEMORY | {"learner": partial(MAML, steps=2, strategy="sweep"), "shape": "lora"},
+    ),
+    Row(
+        "meta_transformer-values",
+        "meta_transformer",
+        WITH_MEMORY | {"learner": partial(TransformerNeuralProcess, **PROCESS), "values": 2},
+        steps=200,
         offset=5.0,
     ),
     Row("snail", "snail", SEQUENCE | {"bank": 5, "label_smoothing": 0.1}, steps=120),

@@ -19,6 +19,7 @@ from quickstudy.data.design import EpisodeDesign, fit_design
 from quickstudy.data.source import Prior, Split, TaskSource
 from quickstudy.learners import LEARNERS
 from quickstudy.learners.base import Learner
+from quickstudy.learners.memory import Builder
 from quickstudy.nn import ENCODERS
 from quickstudy.nn.encoders import Encoder
 
@@ -63,6 +64,8 @@ def parse_spec(spec: str) -> tuple[str, str | None, dict[str, str]]:
 
 def _describe(annotation: Any) -> str:
     """What an annotation allows, in words."""
+    if annotation == Builder:
+        return "the name of a learner, or a mapping with a name and options"
     if get_origin(annotation) is Literal:
         return " or ".join(map(str, get_args(annotation)))
     if get_origin(annotation) in (Union, types.UnionType):
@@ -80,6 +83,8 @@ def _convert(value: Any, annotation: Any) -> Any:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is Any:
         return value
+    if annotation == Builder:
+        return value if callable(value) else _builder(value)
     if origin is Literal:
         for allowed in arguments:
             if value == allowed or (isinstance(value, str) and value == str(allowed)):
@@ -137,16 +142,8 @@ def look_up(kind: str, name: str, known: Mapping[str, type[T]]) -> type[T]:
     return known[name]
 
 
-def _make(
-    kind: str,
-    name: str,
-    cls: type[T],
-    first: tuple[Any, ...],
-    given: Mapping[str, Any],
-    *,
-    maker: Callable[..., T] | None = None,
-) -> T:
-    """Call a class, or another maker of it, with options that were written by a person."""
+def _checked(kind: str, name: str, cls: type[T], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a class that were written by a person, as its constructor wants them."""
     options, hints = options_of(cls), get_type_hints(cls.__init__)
     values = {}
     for key, value in given.items():
@@ -156,6 +153,8 @@ def _make(
         annotation = hints.get(key, Any)
         try:
             values[key] = _convert(value, annotation)
+        except BuildError:
+            raise
         except (ValueError, TypeError):
             raise BuildError(
                 f"The option {key!r} of the {kind} {name!r} must be {_describe(annotation)}; found {value!r}."
@@ -169,6 +168,20 @@ def _make(
         raise BuildError(
             f"The {kind} {name!r} needs the option {missing[0]!r} ({_describe(hints.get(missing[0], Any))})."
         )
+    return values
+
+
+def _make(
+    kind: str,
+    name: str,
+    cls: type[T],
+    first: tuple[Any, ...],
+    given: Mapping[str, Any],
+    *,
+    maker: Callable[..., T] | None = None,
+) -> T:
+    """Call a class, or another maker of it, with options that were written by a person."""
+    values = _checked(kind, name, cls, given)
     try:
         return (maker or cls)(*first, **values)
     except ValueError as error:
@@ -237,6 +250,13 @@ def build_learner(
     name, options = _named("learner", learner)
     cls = look_up("learner", name, LEARNERS)
     return _make("learner", name, cls, (build_encoder(encoder, assets=assets),), options)
+
+
+def _builder(learner: str | Mapping[str, Any]) -> Builder:
+    """What makes the learner that a name, or a mapping of a name and options, describes on any encoder."""
+    name, options = _named("learner", {"name": learner} if isinstance(learner, str) else learner)
+    cls = look_up("learner", name, LEARNERS)
+    return partial(cls, **_checked("learner", name, cls, options))
 
 
 def build_design(

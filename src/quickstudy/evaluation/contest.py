@@ -240,7 +240,7 @@ class Contest:
             source: where its inputs come from; by default its own encoder decides.
             unadapted: what to call the same learner as it answers without having seen the support.
         """
-        if source is None and not learner.inner_loop:
+        if source is None and learner.fixed_encoding and not learner.inner_loop:
             source = self.encoded(learner.encoder)
             if source is not None:
                 learner = on_features(learner, learner.encoder.width)

@@ -11,6 +11,7 @@ from quickstudy.learners.context import InContext
 from quickstudy.learners.gradient import MAML
 from quickstudy.learners.implicit import ImplicitMAML
 from quickstudy.learners.matching import MatchingNetwork
+from quickstudy.learners.memory import MetaTransformer
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.learners.neural_process import TransformerNeuralProcess
 from quickstudy.learners.relation import RelationNetwork
@@ -36,4 +37,5 @@ LEARNERS: dict[str, type[Learner]] = {
     "conditional_process": ConditionalNeuralProcess,
     "snail": SNAIL,
     "tables": Tables,
+    "meta_transformer": MetaTransformer,
 }

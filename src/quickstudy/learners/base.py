@@ -35,6 +35,8 @@ class Learner(nn.Module, ABC):
     """Adapting to a support set in two parts equals adapting to it at once."""
     inner_loop: ClassVar[bool]
     """``adapt`` takes derivatives; such a model must not be sharded inside."""
+    fixed_encoding: ClassVar[bool] = True
+    """An example is encoded alike in every task, so that this can be done once for many tasks."""
     state_type: ClassVar[type]
     """A NamedTuple class whose fields are tensors, or ``dict`` (name to tensor): how a saved state is rebuilt."""
 

@@ -1,0 +1,357 @@
+"""The MetaTransformer: it reads what a task says of itself, remembers earlier tasks, and shapes another learner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Literal, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.episode import Context, Episode, Examples, Inputs, leaves, take_tasks
+from quickstudy.functional import Weights
+from quickstudy.learners.base import Learner, State
+from quickstudy.learners.describing import Described, Describer
+from quickstudy.learners.gradient import GradientLearner
+from quickstudy.learners.metric import ProtoNet
+from quickstudy.likelihood import Categorical
+from quickstudy.nn.encoders import LARGEST_CPU_TENSOR, Encoder, RawEncoder, encode
+from quickstudy.nn.layers import Block, Norm
+from quickstudy.nn.modulation import Coefficients, Modulation
+
+Shape = Literal["film", "lora", "none"]
+Builder = Callable[..., Learner]
+"""Makes a learner on an encoder, as a class of learners does, or such a class with some options filled in."""
+
+
+class MetaTransformer(Learner):
+    """Reads what a task says of itself, remembers the tasks before it, and shapes another learner by both.
+
+    1. Describe: a task's description, the names of its classes and its support become tokens x_t; whatever a task does
+       not have is left out.
+    2. Encode: ``ĥ = Transformer(h_{t-1}; x_t)``, slots that attend to the tokens and to one another, and ``h_t =
+       h_{t-1} + g (ĥ - h_{t-1})``, ``g = σ(G [h_{t-1}; ĥ])``. h_{t-1} is what :meth:`carry` kept of the task before, or
+       a learned beginning.
+    3. Shape: ``θ' = θ + ΔΘ h_t`` are the weights that the wrapped learner has for this task
+       (:class:`quickstudy.nn.modulation.Modulation`), and where classes have names, each gets a row of a head,
+       ``W_c = H(name_c, n_c, h_t)`` for n_c examples, so that a class can be told by its name alone.
+    4. Adapt: the wrapped learner learns the support from θ', by however many inner steps it takes.
+    5. Feedback is more support: ``adapt`` from a state goes on with the task, whose θ' stays.
+
+    Everything that shapes begins at zero: before training this is the wrapped learner.
+
+    Points of this family are MMAML (Vuorio et al. 2019, Multimodal Model-Agnostic Meta-Learning: ``learner=MAML``),
+    CNAPs (Requeima et al. 2019, Fast and Flexible Multi-Task Classification) and HyperTransformer (Zhmoginov et al.
+    2022). Differs from them: the memory is carried from task to task, the description counts as well as the examples,
+    and any learner can be shaped; the head that names make fades with the examples of a class only as far as it learns
+    to.
+
+    The state is a dictionary: ``memory`` and ``shape``, h_t with and without later support, (task, slot, width);
+    ``base.…``, what the wrapped learner knows; of named classes also ``head`` (task, way, features), ``named`` and
+    ``counts`` (task, way).
+
+    Args:
+        encoder: maps an example to a vector.
+        learner: what is wrapped. Without an inner loop, it is given what the encoder makes of the examples.
+        shape: ``film``, ``lora`` or ``none``: how θ' differs from θ.
+        rank: of ``lora``.
+        names: read the names of classes, and descriptions in words: by the encoder itself if it reads text, else byte
+            by byte (:class:`quickstudy.nn.words.NameReader`).
+        numbers: of a description in numbers; 0: tasks have none.
+        values: numbers that a task predicts; 0: a class.
+        width: features of a slot.
+        slots: of the memory.
+        layers: of the Transformer that writes to it.
+        heads: of attention.
+        left_out: chance that a training task is shown without its description and names, so that it is learned without
+            them as well.
+
+    Raises:
+        ValueError: an option is out of range, the wrapped learner has nothing that can be shaped, or a description has
+            another number of numbers.
+
+    >>> from quickstudy.nn.encoders import VectorEncoder
+    >>> learner = MetaTransformer(VectorEncoder(2, width=8, layers=1), learner=ProtoNet, width=8, heads=2)
+    >>> x, y = torch.randn(1, 4, 2), torch.tensor([[0, 1, 0, 1]])
+    >>> support = Examples(x, y, torch.ones(1, 4, dtype=torch.bool))
+    >>> context = Context(torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 0), torch.zeros(1, 2, 0).long())
+    >>> first = learner.adapt(support, context)
+    >>> next_task = learner.adapt(support, context, learner.carry(first))
+    >>> learner.predict(next_task, x, context).shape
+    torch.Size([1, 4, 2])
+    """
+
+    order_free = True
+    additive = False
+    inner_loop = False
+    fixed_encoding = False
+    state_type = dict
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        learner: Builder = ProtoNet,
+        shape: Shape = "film",
+        rank: int = 4,
+        names: bool = False,
+        numbers: int = 0,
+        values: int = 0,
+        width: int = 64,
+        slots: int = 4,
+        layers: int = 2,
+        heads: int = 4,
+        left_out: float = 0.3,
+    ) -> None:
+        if shape not in get_args(Shape):
+            raise ValueError(f"The shape must be {', '.join(get_args(Shape))}; found {shape!r}.")
+        for name, found, least in (
+            ("slots", slots, 1),
+            ("layers", layers, 1),
+            ("numbers", numbers, 0),
+        ):
+            if found < least:
+                raise ValueError(f"The number of {name} must be at least {least}; found {found}.")
+        if not 0 <= left_out <= 1:
+            raise ValueError(f"left_out is a chance, 0 … 1; found {left_out}.")
+        base = _wrapped(learner, encoder, values)
+        super().__init__(encoder, base.likelihood)
+        self.base, self.inner_loop, self.order_free = base, base.inner_loop, base.order_free  # type: ignore[misc]
+        if hasattr(base, "bank"):
+            self.bank = base.bank
+        self.names, self.left_out = names, left_out
+        self.describes, self.remembers, self.modulates = True, True, True
+        """Parts that can be switched off, to see what they are worth."""
+        self.parts: dict[str, nn.Module] = {"encoder": encoder}
+        if not base.inner_loop:
+            self.parts["base"] = base
+        self.start = nn.Parameter(0.5 * torch.randn(slots, width))
+        self.blocks = nn.ModuleList(Block(width, heads=heads, expansion=2) for _ in range(layers))
+        self.norm = Norm(width)
+        self.gate = nn.Linear(2 * width, width)
+        self.modulation: Modulation | None = None
+        if shape != "none":
+            self.modulation = Modulation(self.parts, slots * width, kind=shape, rank=rank)
+            self._check_shaped()
+        self.describer = Describer(
+            encoder.width,
+            width,
+            names=names,
+            reads_words=hasattr(encoder, "tokenize"),
+            numbers=numbers,
+            values=values,
+        )
+        self.heads_from_names = names and isinstance(base.likelihood, Categorical)
+        if self.heads_from_names:
+            self.counted, self.remembered = nn.Linear(1, width), nn.Linear(width, width)
+            self.head = nn.Sequential(
+                Norm(width),
+                nn.Linear(width, 2 * width),
+                nn.GELU(),
+                nn.Linear(2 * width, encoder.width),
+            )
+            for value in self.head[-1].parameters():
+                nn.init.zeros_(value)
+            self.unseen = nn.Parameter(torch.zeros(()))
+
+    def carry(self, state: State) -> State | None:
+        return {"memory": state["memory"]}
+
+    def adapt(self, support: Examples, context: Context, state: State | None = None) -> State:
+        found, numbers = self._found(support, context, state)
+        known = _of_base(state or {})
+        base = self.base.state_type(**known) if known else None
+        if isinstance(self.base, GradientLearner):
+            if base is None:
+                base = self._start(support, context, numbers, found)
+            learned = self.base.adapt(support, context, base)
+        else:
+            support = support._replace(x=self._encode(support.x, numbers))
+            with self._applied(numbers):
+                learned = self.base.adapt(support, context, base)
+        fields = learned if isinstance(learned, dict) else learned._asdict()
+        return found | {f"base.{name}": value for name, value in fields.items()}
+
+    def predict(self, state: State, x: Inputs, context: Context) -> Tensor:
+        base = self.base.state_type(**_of_base(state))
+        if isinstance(self.base, GradientLearner):
+            return self.base.predict(base, x, context)
+        numbers = self._numbers(state["shape"])
+        features = self._encode(x, numbers)
+        with self._applied(numbers):
+            outputs = self.base.predict(base, features, context)
+        return self._named_outputs(outputs, features, state)
+
+    def outputs(self, episode: Episode) -> Tensor:
+        """Outputs for the queries, by the wrapped learner's shorter way where it has one."""
+        support, query, context = episode
+        if isinstance(self.base, GradientLearner):
+            return self.predict(self.adapt(support, context), query.x, context)
+        found, numbers = self._found(support, context, None)
+        support = support._replace(x=self._encode(support.x, numbers))
+        query = query._replace(x=self._encode(query.x, numbers))
+        with self._applied(numbers):
+            outputs = self.base.outputs(Episode(support, query, context))
+        return self._named_outputs(outputs, query.x, found)
+
+    def together(self, episode: Episode) -> int:
+        return self.base.together(episode)
+
+    def progress(self, share: float) -> None:
+        self.base.progress(share)
+
+    def trouble(self, support: Examples, context: Context) -> str:
+        return self.base.trouble(support, context) if self.inner_loop else ""
+
+    # 1. Describe
+
+    def describe(self, support: Examples, context: Context) -> Described:
+        """What a task says of itself, and its support, as tokens."""
+        shown = torch.ones_like(context.classes[:, :1]) & self.describes
+        if self.training and self.left_out and (self.names or self.describer.numbers):
+            shown = torch.rand(shown.shape, device=shown.device) >= self.left_out
+        support = support._replace(x=self.encode(support.x))
+        return self.describer(support, context, shown, partial(encode, self.encoder))
+
+    # 2. Encode
+
+    def remember(self, described: Described, memory: Tensor) -> Tensor:
+        """``h_t = Encoder(x_t, h_{t-1})``: the memory (task, slot, width) after a task."""
+        slots = memory
+        seen = F.pad(described.mask, (0, memory.shape[1]), value=True)[:, None, None]
+        for block in cast("list[Block]", list(self.blocks)):
+            normed = block.attention_norm(slots)
+            known = torch.cat([described.tokens, normed], 1)
+            slots = block.mlp(slots + block.attention(normed, known, mask=seen))
+        slots = self.norm(slots)
+        gate = torch.sigmoid(self.gate(torch.cat([memory, slots], -1)))
+        return memory + gate * (slots - memory)
+
+    # 3. Shape
+
+    def _found(
+        self, support: Examples, context: Context, state: State | None
+    ) -> tuple[dict[str, Tensor], Coefficients]:
+        """Of the state what is not the wrapped learner's, and the numbers that shape it."""
+        described = self.describe(support, context)
+        going_on = state is not None and "shape" in state
+        memory = self.start.expand(len(context.classes), -1, -1)
+        if state is not None and (self.remembers or going_on):
+            memory = state["memory"]
+        memory = self.remember(described, memory)
+        shape = state["shape"] if state is not None and going_on else memory
+        found = {"memory": memory, "shape": shape}
+        if self.heads_from_names:
+            counts = (F.one_hot(support.y, context.classes.shape[1]) * support.mask[..., None]).sum(
+                1
+            )
+            if state is not None and going_on:
+                counts = counts + state["counts"]
+            found |= {"counts": counts, "named": described.named}
+            found["head"] = self._head(described, counts, shape)
+        return found, self._numbers(shape)
+
+    def _numbers(self, shape: Tensor) -> Coefficients:
+        if self.modulation is None or not self.modulates:
+            return {}
+        numbers: Coefficients = self.modulation(shape.flatten(1))
+        return numbers
+
+    def _applied(self, numbers: Coefficients) -> AbstractContextManager[None]:
+        """The wrapped learner's own layers with the weights of each task."""
+        if self.modulation is None or not numbers:
+            return nullcontext()
+        return self.modulation.applied(self.parts, numbers)
+
+    def _encode(self, x: Inputs, numbers: Coefficients) -> Tensor:
+        """What the encoder makes of examples with the weights of each task, (task, example, features)."""
+        if not any(name.startswith("encoder") for name in numbers):
+            return self.encode(x)
+        tasks, examples = leaves(x)[0].shape[:2]
+        at_once = tasks
+        if leaves(x)[0].device.type == "cpu" and self.encoder.bytes_per_example:
+            # An encoder's pieces are as many examples as the cache holds; those of one piece must be of whole tasks.
+            at_once = LARGEST_CPU_TENSOR // (self.encoder.bytes_per_example * max(1, examples))
+        own = {name: value for name, value in numbers.items() if name.startswith("encoder")}
+        parts = []
+        for first in range(0, tasks, max(1, at_once)):
+            some = slice(first, first + max(1, at_once))
+            piece = take_tasks(x, some)
+            with self._applied({name: value[some] for name, value in own.items()}):
+                parts.append(self.encode(piece))
+        return torch.cat(parts)
+
+    def _head(self, described: Described, counts: Tensor, shape: Tensor) -> Tensor:
+        """A row for each class that has a name, (task, way, features); zero for the others."""
+        known = described.names + self.remembered(shape.mean(1))[:, None]
+        known = known + self.counted(torch.log1p(counts.to(known.dtype))[..., None])
+        rows: Tensor = self.head(known) / self.encoder.width**0.5
+        return rows * described.named[..., None]
+
+    def _named_outputs(
+        self, outputs: Tensor, features: Tensor, state: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Logits, and what the names of the classes add to them."""
+        if not self.heads_from_names:
+            return outputs
+        only_named = state["named"] & (state["counts"] == 0)
+        outputs = torch.where(only_named[:, None], self.unseen.to(outputs), outputs)
+        normed = F.layer_norm(features, features.shape[-1:])
+        added: Tensor = outputs + normed @ state["head"].transpose(1, 2)
+        return added
+
+    # 4. Adapt, from θ'
+
+    def _start(
+        self,
+        support: Examples,
+        context: Context,
+        numbers: Coefficients,
+        found: Mapping[str, Tensor],
+    ) -> Weights:
+        """Where the inner steps of each task begin."""
+        assert isinstance(self.base, GradientLearner)
+        start = self.base.fast.initial(support, context)
+        if self.modulation is not None:
+            start = self.modulation.weights(start, numbers)
+        if self.heads_from_names:
+            start["head.weight"] = start["head.weight"] + found["head"]
+        return start
+
+    def _check_shaped(self) -> None:
+        """Refuse a gradient learner none of whose fast weights would be shaped."""
+        if not self.base.inner_loop or self.modulation is None:
+            return
+        assert isinstance(self.base, GradientLearner)
+        adapting = {f"encoder.{name}" for name in self.base.fast.names}
+        if not any(f"{name}.weight" in adapting for name in self.modulation.sizes):
+            raise ValueError(
+                "None of the layers that would be shaped adapts in the inner loop; let more of the encoder adapt, or "
+                "set shape=none."
+            )
+
+
+def _wrapped(learner: Builder, encoder: Encoder, values: int) -> Learner:
+    """The learner that is shaped: on the encoder's features, or, where it takes derivatives, on the encoder itself."""
+    options = {"values": values} if values else {}
+    cls = getattr(learner, "func", learner)
+    if not getattr(cls, "inner_loop", False):
+        return learner(RawEncoder(encoder.width), **options)
+    base = learner(encoder, **options)
+    if not isinstance(base, GradientLearner):
+        raise ValueError(
+            f"A learner with an inner loop is shaped by its fast weights, which {cls.__name__} does not have; wrap "
+            "maml, reptile or imaml, or a learner without an inner loop."
+        )
+    # The encoder is registered once, by who wraps.
+    del base.encoder
+    object.__setattr__(base, "encoder", encoder)
+    return base
+
+
+def _of_base(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The wrapped learner's part of a state."""
+    return {n.removeprefix("base."): value for n, value in state.items() if n.startswith("base.")}

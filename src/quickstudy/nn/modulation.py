@@ -1,0 +1,179 @@
+"""Modulation: what is known of a task changes the weights of a model that all tasks share, ``θ' = f(θ, h)``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.nn.attention import Attention
+
+Kind = Literal["film", "lora"]
+Coefficients = dict[str, Tensor]
+"""Of each modulated layer, numbers (task, …)."""
+
+
+class Modulation(nn.Module):
+    """Makes each task's own weights of some layers from a vector h that describes the task.
+
+    ========  ===========================  =============================================  ========================
+    kind      layers                       weights of a task                              numbers of a layer
+    ========  ===========================  =============================================  ========================
+    ``film``  norms, weight w and shift b  ``w' = (1 + γ) w``, ``b' = (1 + γ) b + β``     γ and β, each its width
+    ``lora``  linear maps W                ``W' = W + U diag(s) V``, U and V learned      s, as many as the rank
+    ========  ===========================  =============================================  ========================
+
+    The numbers are linear in h and begin at zero, so that ``θ' = θ`` before training. The maps of attention that make
+    queries, keys and values are left as they are, since attention multiplies by all three at once.
+
+    Perez et al. 2018, FiLM: Visual Reasoning with a General Conditioning Layer; Hu et al. 2022, LoRA. Differs from the
+    papers: FiLM scales what norms give; the scales of a low-rank step, rather than its matrices, are the task's own.
+
+    Args:
+        parts: name to module, which are searched for layers; they stay outside of this module.
+        width: of h.
+        kind: ``film`` or ``lora``.
+        rank: of a low-rank step.
+
+    Raises:
+        ValueError: there is no such layer, an unknown kind, or a rank below 1.
+
+    >>> norm = nn.LayerNorm(3)
+    >>> modulation = Modulation({"norm": norm}, width=2)
+    >>> x, h = torch.randn(4, 3), torch.randn(2, 2)
+    >>> with modulation.applied({"norm": norm}, modulation(h)):
+    ...     found = norm(x)
+    >>> torch.equal(found, norm(x))
+    True
+    """
+
+    def __init__(
+        self, parts: Mapping[str, nn.Module], width: int, *, kind: Kind = "film", rank: int = 4
+    ) -> None:
+        super().__init__()
+        if kind not in get_args(Kind):
+            raise ValueError(
+                f"The modulation must be {' or '.join(get_args(Kind))}; found {kind!r}."
+            )
+        if rank < 1:
+            raise ValueError(f"The rank must be at least 1; found {rank}.")
+        self.kind = kind
+        layers = _layers(parts, kind)
+        if not layers:
+            what = "norm" if kind == "film" else "linear map"
+            raise ValueError(
+                f"Nothing can be modulated: there is no {what} with weights of its own in what is to be shaped. Choose "
+                "another kind of modulation, another encoder, or none."
+            )
+        self.sizes = {
+            name: 2 * layer.normalized_shape[0] if isinstance(layer, nn.LayerNorm) else rank
+            for name, layer in layers.items()
+        }
+        self.produce = nn.Linear(width, sum(self.sizes.values()))
+        nn.init.zeros_(self.produce.weight)
+        nn.init.zeros_(self.produce.bias)
+        self.down, self.up = nn.ParameterDict(), nn.ParameterDict()
+        for name, layer in layers.items():
+            if isinstance(layer, nn.Linear):
+                key = name.replace(".", "/")  # a module's name may hold no dot
+                self.down[key] = nn.Parameter(
+                    torch.randn(rank, layer.in_features) / math.sqrt(layer.in_features)
+                )
+                self.up[key] = nn.Parameter(torch.randn(layer.out_features, rank) / math.sqrt(rank))
+
+    def forward(self, h: Tensor) -> Coefficients:
+        """The numbers of each layer, (task, …), from what describes the tasks (task, width)."""
+        return dict(
+            zip(self.sizes, self.produce(h).split(list(self.sizes.values()), -1), strict=True)
+        )
+
+    @contextmanager
+    def applied(self, parts: Mapping[str, nn.Module], found: Coefficients) -> Iterator[None]:
+        """For a while, the layers work with the weights of each task.
+
+        The first axis of whatever passes through them is that of the tasks, or of tasks and examples together, those of
+        a task next to one another; of a single task, anything.
+        """
+        layers = _layers(parts, self.kind)
+        hooks = [
+            layers[name].register_forward_hook(self._hook(name, numbers))
+            for name, numbers in found.items()
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _hook(self, name: str, numbers: Tensor) -> Any:
+        if self.kind == "film":
+
+            def scale(_: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+                gamma, beta = _to_rows(numbers, output).chunk(2, -1)
+                return torch.addcmul(output + beta, output, gamma)
+
+            return scale
+        down, up = self.down[name.replace(".", "/")], self.up[name.replace(".", "/")]
+
+        def step(_: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+            low = inputs[0] @ down.T
+            added: Tensor = output + (low * _to_rows(numbers, low)) @ up.T
+            return added
+
+        return step
+
+    def weights(self, start: Coefficients, found: Coefficients) -> Coefficients:
+        """The same as :meth:`applied`, as weights: those of ``start``, name to (task, …), changed where they are found.
+
+        >>> norm = nn.LayerNorm(2)
+        >>> modulation = Modulation({"norm": norm}, width=1)
+        >>> start = {"norm.weight": torch.ones(1, 2), "norm.bias": torch.zeros(1, 2)}
+        >>> modulation.weights(start, {"norm": torch.tensor([[1.0, 0.0, 3.0, 0.0]])})["norm.weight"].tolist()
+        [[2.0, 1.0]]
+        """
+        changed = dict(start)
+        for name, numbers in found.items():
+            weight, bias = f"{name}.weight", f"{name}.bias"
+            if self.kind == "film":
+                gamma, beta = numbers.chunk(2, -1)
+                if weight in start:
+                    changed[weight] = start[weight] * (1 + gamma)
+                if bias in start:
+                    changed[bias] = start[bias] * (1 + gamma) + beta
+            elif weight in start:
+                key = name.replace(".", "/")
+                changed[weight] = start[weight] + (self.up[key] * numbers[:, None]) @ self.down[key]
+        return changed
+
+
+def _layers(parts: Mapping[str, nn.Module], kind: Kind) -> dict[str, nn.Module]:
+    """The layers that can be modulated, by name."""
+    wanted = nn.LayerNorm if kind == "film" else nn.Linear
+    found: dict[str, nn.Module] = {}
+    for part, module in parts.items():
+        projections = {
+            id(each)
+            for attention in module.modules()
+            if isinstance(attention, Attention)
+            for each in (attention.query, attention.key, attention.value)
+        }
+        for name, layer in module.named_modules():
+            if (
+                isinstance(layer, wanted)
+                and layer.weight is not None
+                and id(layer) not in projections
+            ):
+                found[f"{part}.{name}" if name else part] = layer
+    return found
+
+
+def _to_rows(numbers: Tensor, like: Tensor) -> Tensor:
+    """Numbers (task, number) beside rows (task · example, …, number), or (task, …, number)."""
+    tasks, rows = len(numbers), len(like)
+    if tasks > 1 and rows != tasks:
+        numbers = numbers.repeat_interleave(rows // tasks, 0)
+    return numbers.reshape(len(numbers), *(1 for _ in like.shape[1:-1]), -1)
