@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quickstudy.data.families import Families
 from quickstudy.data.gaussian_process import GaussianProcess
 from quickstudy.data.glyphs import GlyphSource
 from quickstudy.data.images import ImageSource
@@ -19,5 +20,6 @@ SOURCES: dict[str, type[TaskSource]] = {
     "sinusoid": Sinusoid,
     "linear": Linear,
     "gaussian_process": GaussianProcess,
+    "families": Families,
     "tables": InventedTables,
 }

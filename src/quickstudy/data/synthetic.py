@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quickstudy.data.curves import SINUSOID, curve_posterior
 from quickstudy.data.design import EpisodeDesign, span
 from quickstudy.data.exact import Exact, normal
 from quickstudy.data.source import DataError, Split, World
-from quickstudy.data.waves import wave_posterior
 from quickstudy.episode import Context, Episode, Examples
 
 SMALLEST_NOISE = 1e-5
@@ -126,7 +126,7 @@ class Sinusoid(World):
     Finn et al. 2017, Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks, section 5.1. Without noise, two
     examples determine the wave, and the exact answer is the linear regression on sin x and cos x that knows mean and
     covariance of their coefficients; of one example it is the best answer that is linear in y. With noise the answer is
-    Bayes-optimal, :func:`quickstudy.data.waves.wave_posterior`, in about 15 ms for a task.
+    Bayes-optimal, :func:`quickstudy.data.curves.curve_posterior`, in about 15 ms for a task.
 
     Args:
         noise: standard deviation of ε.
@@ -157,7 +157,7 @@ class Sinusoid(World):
 
     def exact(self, episode: Episode) -> Exact:
         if self.noise >= SMALLEST_KNOWN:
-            return wave_posterior(episode, noise=self.noise)
+            return curve_posterior(episode, [SINUSOID], noise=self.noise)
         support, query = episode.support, episode.query
         # y = A cos φ · sin x - A sin φ · cos x
         size, square = 5.1 / 2, (5**3 - 0.1**3) / (3 * 4.9)
