@@ -50,7 +50,7 @@ JOINT = {"width": 8, "layers": 1, "heads": 2, "waves": 0, "values": 2, "rank": 2
 
 SEQUENCE = {"filters": 4, "keys": 4, "rounds": 1, "length": 4}
 
-WITH_MEMORY = {"width": 8, "slots": 2, "layers": 1, "heads": 2}
+WITH_MEMORY = {"width": 8, "slots": 2, "layers": 1, "heads": 2, "through_encoder": True}
 
 AT_REST = {"steps": 12, "rate": 0.045, "penalty": 20.0, "solver_steps": 8}
 """So firm a penalty that descent converges to rounding, and the implicit gradient is exact."""

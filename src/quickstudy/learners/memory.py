@@ -68,6 +68,8 @@ class MetaTransformer(Learner):
         heads: of attention.
         left_out: chance that a training task is shown without its description and names, so that it is learned without
             them as well.
+        through_encoder: let the gradient of what describes a task pass into the encoder, which then also learns to
+            describe, at the price of one more way back through it for each support example.
 
     Raises:
         ValueError: an option is out of range, the wrapped learner has nothing that can be shaped, or a description has
@@ -102,9 +104,10 @@ class MetaTransformer(Learner):
         values: int = 0,
         width: int = 64,
         slots: int = 4,
-        layers: int = 2,
+        layers: int = 1,
         heads: int = 4,
         left_out: float = 0.3,
+        through_encoder: bool = False,
     ) -> None:
         if shape not in get_args(Shape):
             raise ValueError(f"The shape must be {', '.join(get_args(Shape))}; found {shape!r}.")
@@ -122,7 +125,7 @@ class MetaTransformer(Learner):
         self.base, self.inner_loop, self.order_free = base, base.inner_loop, base.order_free  # type: ignore[misc]
         if hasattr(base, "bank"):
             self.bank = base.bank
-        self.names, self.left_out = names, left_out
+        self.names, self.left_out, self.through_encoder = names, left_out, through_encoder
         self.describes, self.remembers, self.modulates = True, True, True
         """Parts that can be switched off, to see what they are worth."""
         self.parts: dict[str, nn.Module] = {"encoder": encoder}
@@ -213,7 +216,8 @@ class MetaTransformer(Learner):
         shown = torch.ones_like(context.classes[:, :1]) & self.describes
         if self.training and self.left_out and (self.names or self.describer.numbers):
             shown = torch.rand(shown.shape, device=shown.device) >= self.left_out
-        support = support._replace(x=self.encode(support.x))
+        with nullcontext() if self.through_encoder else torch.no_grad():
+            support = support._replace(x=self.encode(support.x))
         return self.describer(support, context, shown, partial(encode, self.encoder))
 
     # 2. Encode

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.nn.attention import Attention
@@ -27,8 +29,8 @@ class Modulation(nn.Module):
     ``lora``  linear maps W                ``W' = W + U diag(s) V``, U and V learned      s, as many as the rank
     ========  ===========================  =============================================  ========================
 
-    The numbers are linear in h and begin at zero, so that ``θ' = θ`` before training. The maps of attention that make
-    queries, keys and values are left as they are, since attention multiplies by all three at once.
+    The numbers are linear in h and begin at zero, so that ``θ' = θ`` before training. Of attention, norms and
+    the maps that make queries, keys and values are left as they are: a layer is modulated once, behind its attention.
 
     Perez et al. 2018, FiLM: Visual Reasoning with a General Conditioning Layer; Hu et al. 2022, LoRA. Differs from the
     papers: FiLM scales what norms give; the scales of a low-rank step, rather than its matrices, are the task's own.
@@ -99,32 +101,26 @@ class Modulation(nn.Module):
         a task next to one another; of a single task, anything.
         """
         layers = _layers(parts, self.kind)
-        hooks = [
-            layers[name].register_forward_hook(self._hook(name, numbers))
-            for name, numbers in found.items()
-        ]
         try:
+            for name, numbers in found.items():
+                # In place of a hook, so that a norm is scaled once and not twice.
+                layers[name].forward = self._shaped(name, layers[name], numbers)
             yield
         finally:
-            for hook in hooks:
-                hook.remove()
+            for layer in layers.values():
+                layer.__dict__.pop("forward", None)
 
-    def _hook(self, name: str, numbers: Tensor) -> Any:
-        if self.kind == "film":
-
-            def scale(_: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-                gamma, beta = _to_rows(numbers, output).chunk(2, -1)
-                return torch.addcmul(output + beta, output, gamma)
-
-            return scale
-        down, up = self.down[name.replace(".", "/")], self.up[name.replace(".", "/")]
-
-        def step(_: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            low = inputs[0] @ down.T
-            added: Tensor = output + (low * _to_rows(numbers, low)) @ up.T
-            return added
-
-        return step
+    def _shaped(self, name: str, layer: nn.Module, numbers: Tensor) -> Callable[[Tensor], Tensor]:
+        """What a layer does with the weights of each task."""
+        if isinstance(layer, nn.LayerNorm):
+            gamma, beta = numbers[:, None].chunk(2, -1)
+            weight, shift = layer.weight * (1 + gamma), beta
+            if layer.bias is not None:
+                shift = torch.addcmul(beta + layer.bias, layer.bias, gamma)
+            return partial(_normed, layer.normalized_shape, layer.eps, weight, shift)
+        assert isinstance(layer, nn.Linear)
+        key = name.replace(".", "/")
+        return partial(_stepped, layer, self.down[key], self.up[key], numbers[:, None])
 
     def weights(self, start: Coefficients, found: Coefficients) -> Coefficients:
         """The same as :meth:`applied`, as weights: those of ``start``, name to (task, …), changed where they are found.
@@ -171,9 +167,14 @@ def _layers(parts: Mapping[str, nn.Module], kind: Kind) -> dict[str, nn.Module]:
     return found
 
 
-def _to_rows(numbers: Tensor, like: Tensor) -> Tensor:
-    """Numbers (task, number) beside rows (task · example, …, number), or (task, …, number)."""
-    tasks, rows = len(numbers), len(like)
-    if tasks > 1 and rows != tasks:
-        numbers = numbers.repeat_interleave(rows // tasks, 0)
-    return numbers.reshape(len(numbers), *(1 for _ in like.shape[1:-1]), -1)
+def _normed(size: tuple[int, ...], eps: float, weight: Tensor, shift: Tensor, x: Tensor) -> Tensor:
+    """Layer normalisation by weights of each task, (task, 1, width)."""
+    rows = F.layer_norm(x, size, eps=eps).reshape(len(weight), -1, x.shape[-1])
+    return torch.addcmul(shift, rows, weight).reshape(x.shape)
+
+
+def _stepped(layer: nn.Linear, down: Tensor, up: Tensor, scale: Tensor, x: Tensor) -> Tensor:
+    """A linear map with a low-rank step whose scale (task, 1, rank) is the task's own."""
+    low = (x @ down.T).reshape(len(scale), -1, len(down)) * scale
+    plain = F.linear(x, layer.weight, layer.bias)
+    return plain + (low @ up.T).reshape(plain.shape)
