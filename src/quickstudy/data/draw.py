@@ -90,20 +90,20 @@ class ClassDraw:
             ((pool.groups == group) & usable).nonzero().flatten()
             for group in range(len(pool.group_names))
         ]
-        self._groups = [members for members in groups if len(members) >= span(design.way)[1]]
+        self.groups = [members for members in groups if len(members) >= span(design.way)[1]]
 
-    def _draw_classes(self, way: int, generator: torch.Generator) -> Tensor:
+    def draw_classes(self, way: int, generator: torch.Generator) -> Tensor:
         """Distinct classes in random order, (task, way)."""
         if self.design.within_group:
-            chosen = torch.randint(len(self._groups), (self.tasks,), generator=generator)
+            chosen = torch.randint(len(self.groups), (self.tasks,), generator=generator)
             rows = []
             for group in chosen.tolist():
-                members = self._groups[group]
+                members = self.groups[group]
                 rows.append(members[torch.randperm(len(members), generator=generator)[:way]])
             return torch.stack(rows)
         return self._usable[distinct_numbers(self.tasks, way, len(self._usable), generator)]
 
-    def _draw_rows(self, classes: Tensor, each: int, generator: torch.Generator) -> Tensor:
+    def draw_rows(self, classes: Tensor, each: int, generator: torch.Generator) -> Tensor:
         """Distinct examples of each class, as rows of the pool, (task, way, each)."""
         keys = torch.rand(*classes.shape, self._largest, generator=generator)
         if not self._equal:
@@ -111,21 +111,28 @@ class ClassDraw:
             keys = keys.masked_fill_(missing, -1.0)
         return self.pool.starts[classes][..., None] + keys.topk(each, dim=2).indices
 
-    def drawn(self, generator: torch.Generator) -> Drawn:
-        """What a batch of tasks is made of."""
+    def drawn(self, generator: torch.Generator, classes: Tensor | None = None) -> Drawn:
+        """What a batch of tasks is made of: of these classes (task, way), where they are given."""
         (way_low, way), (shot_low, shot) = span(self.design.way), span(self.design.shot)
         ways = shots = None
         if way_low < way:
             ways = torch.randint(way_low, way + 1, (self.tasks,), generator=generator)
         if shot_low < shot:
             shots = torch.randint(shot_low, shot + 1, (self.tasks, way), generator=generator)
-        classes = self._draw_classes(way, generator)
-        rows = self._draw_rows(classes, shot + self.design.queries, generator)
+        if classes is None:
+            classes = self.draw_classes(way, generator)
+        rows = self.draw_rows(classes, shot + self.design.queries, generator)
         return Drawn(classes, rows[..., :shot], rows[..., shot:], ways, shots)
 
     def episode(self, generator: torch.Generator, augment: Augment | None = None) -> Episode:
         """A batch of tasks, its examples varied by ``augment``."""
-        classes, support, query, ways, shots = self.drawn(generator)
+        return self.made_of(self.drawn(generator), generator, augment)
+
+    def made_of(
+        self, drawn: Drawn, generator: torch.Generator, augment: Augment | None = None
+    ) -> Episode:
+        """The tasks that were drawn, their examples varied by ``augment``."""
+        classes, support, query, ways, shots = drawn
         tasks, way = classes.shape
         exists = torch.ones(tasks, way, dtype=torch.bool)
         if ways is not None:
@@ -150,9 +157,18 @@ class ClassDraw:
             support=examples(support, shots),
             query=examples(query, None),
             context=Context(
-                classes=exists, description=torch.zeros(tasks, 0), names=self.pool.names[classes]
+                exists,
+                self._description(classes),
+                self.pool.names.index_select(0, classes.flatten()).unflatten(0, (tasks, way)),
             ),
         )
+
+    def _description(self, classes: Tensor) -> Tensor:
+        """What tasks say of themselves, (task, word): of a group where all classes are of one, otherwise nothing."""
+        said = self.pool.descriptions
+        if not self.design.within_group or not said.shape[1]:
+            return torch.zeros(len(classes), 0)
+        return said[self.pool.groups[classes[:, 0]]]
 
 
 class Episodes(torch.utils.data.Dataset[Episode]):

@@ -19,6 +19,7 @@ from quickstudy.data.augment import Variation, vary
 from quickstudy.data.source import SPLITS, DataError, Pool, PoolSource, Split
 from quickstudy.data.splitting import check_split
 from quickstudy.episode import Inputs
+from quickstudy.nn.words import bytes_of
 
 FACES = (
     *(f"DejaVuSans{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
@@ -168,12 +169,18 @@ def draw_everything() -> dict[str, Array]:
     }
 
 
+def _turned(name: str, turn: int) -> str:
+    """What a letter is called after so many quarter turns."""
+    return f"{name} turned {90 * turn}" if turn else name
+
+
 class GlyphSource(PoolSource):
     """Letters of fourteen scripts in sixteen faces, turned, stretched, bent, thick and thin.
 
     Latin, Cyrillic, Arabic, Canadian Aboriginal and Lisu letters are for training; Greek, Old
     Italic and Ogham for validation; Georgian, Armenian, Hebrew, Tifinagh, Lao and N'Ko are not seen
-    before the test. Groups are scripts. Nothing is downloaded.
+    before the test. Groups are scripts, which describe tasks within one. The names of the classes, for learners that
+    read them, are those of Unicode, such as GEORGIAN LETTER AN. Nothing is downloaded.
 
     Args:
         path: nothing; the glyphs are drawn, not read.
@@ -203,17 +210,24 @@ class GlyphSource(PoolSource):
         members = np.flatnonzero(np.isin(self.arrays["scripts"], own))
         pixels = torch.from_numpy(self.arrays["pixels"][members])
         groups = torch.tensor([own.index(which) for which in self.arrays["scripts"][members]])
-        names = [chr(code) for code in self.arrays["codes"][members].tolist()]
+        letters = [chr(code) for code in self.arrays["codes"][members].tolist()]
         turns = range(4) if self.rotations and split == "train" else range(1)
+        scripts = [SCRIPTS[which].name for which in own]
         turned = torch.cat([torch.rot90(pixels, turn, (-2, -1)) for turn in turns])
         return Pool(
             x=turned.flatten(0, 1),
             counts=torch.full((len(turned),), EXAMPLES),
-            class_names=[
-                f"{name} turned {90 * turn}" if turn else name for turn in turns for name in names
-            ],
+            class_names=[_turned(letter, turn) for turn in turns for letter in letters],
             groups=groups.repeat(len(turns)),
-            group_names=[SCRIPTS[which].name for which in own],
+            group_names=scripts,
+            names=bytes_of(
+                [
+                    _turned(unicodedata.name(letter), turn).upper()
+                    for turn in turns
+                    for letter in letters
+                ]
+            ),
+            descriptions=bytes_of(scripts),
         )
 
     def augment(self, x: Inputs, generator: torch.Generator) -> Inputs:

@@ -22,6 +22,7 @@ from quickstudy.data.splitting import (
     pool_of,
     split_classes,
 )
+from quickstudy.data.text import described, words_of
 from quickstudy.episode import Inputs
 
 SUFFIXES = frozenset(
@@ -202,7 +203,9 @@ class ImageSource(PoolSource):
         )
 
     def pool(self, split: Split) -> Pool:
-        return pool_of(self.x, self.parts[check_split(split)], split=split, where=self.path)
+        classes = self.parts[check_split(split)]
+        names = words_of([one.name for one in classes])
+        return described(pool_of(self.x, classes, split=split, where=self.path, names=names))
 
     def augment(self, x: Inputs, generator: torch.Generator) -> Inputs:
         return x if self.variation is None else vary(x, self.variation, generator)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.data.exact import Exact
-from quickstudy.episode import Episode, Inputs, leaves, tree_map
+from quickstudy.episode import Episode, Inputs, Stream, leaves, tree_map
 
 if TYPE_CHECKING:
     from quickstudy.data.design import EpisodeDesign
@@ -38,7 +38,9 @@ class Pool:
         class_names: a name for each class.
         groups: int64 (class,), the group of each class (its script, alphabet or domain).
         group_names: a name for each group.
-        names: int64 (class, word), the tokens of the class names; zero columns when nobody has any.
+        names: int64 (class, word), what the classes are called, as tokens of the encoder of texts or else as bytes;
+            zero columns when nobody has any.
+        descriptions: int64 (group, word), what a task within a group says of itself, likewise.
     """
 
     x: Inputs
@@ -47,6 +49,7 @@ class Pool:
     groups: Tensor
     group_names: Sequence[str]
     names: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.int64))
+    descriptions: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.int64))
 
     def __post_init__(self) -> None:
         total = int(self.counts.sum())
@@ -56,6 +59,9 @@ class Pool:
             )
         if len(self.names) != self.classes:
             object.__setattr__(self, "names", torch.zeros(self.classes, 0, dtype=torch.int64))
+        if len(self.descriptions) != len(self.group_names):
+            none = torch.zeros(len(self.group_names), 0, dtype=torch.int64)
+            object.__setattr__(self, "descriptions", none)
         object.__setattr__(self, "starts", self.counts.cumsum(0) - self.counts)
 
     starts: Tensor = field(init=False)
@@ -129,6 +135,22 @@ class Prior(TaskSource):
         range, each task's own is masked) and query sets as ``design.queries``.
         """
 
+    def draw_stream(
+        self,
+        split: Split,
+        design: EpisodeDesign,
+        *,
+        tasks: int,
+        positions: int,
+        generator: torch.Generator,
+    ) -> Stream:
+        """A batch of streams, ``tasks`` of them with so many positions each; by default, of tasks that share nothing."""
+        return Stream(
+            tuple(
+                self.draw(split, design, tasks=tasks, generator=generator) for _ in range(positions)
+            )
+        )
+
 
 class World(Prior):
     """A source whose tasks are functions from numbers to numbers, and that knows the best answers to them."""
@@ -140,3 +162,10 @@ class World(Prior):
         Its mean is the posterior mean, which no learner can beat in squared error, or as near to it as the world itself
         says; its density is what no learner can beat in log-likelihood.
         """
+
+    def exact_stream(self, stream: Stream) -> tuple[Exact, ...]:
+        """The same for each position, of one who has also seen the supports of all earlier tasks of the stream.
+
+        By default these tell nothing, as the tasks share nothing.
+        """
+        return tuple(self.exact(episode) for episode in stream.episodes)

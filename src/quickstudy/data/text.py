@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -21,6 +22,7 @@ from quickstudy.data.splitting import (
     pool_of,
     split_classes,
 )
+from quickstudy.nn.words import bytes_of
 
 
 @runtime_checkable
@@ -40,6 +42,30 @@ def readable(name: str) -> str:
     return " ".join(name.replace("_", " ").split())
 
 
+def words_of(names: Sequence[str], encoder: Any = None) -> Tensor:
+    """Names as learners read them, int64 (name, word), -1 for padding: tokens of an encoder of texts, or else bytes.
+
+    >>> words_of(["b_c", "d/e"]).tolist()
+    [[98, 32, 99], [100, 32, 101]]
+    """
+    if isinstance(encoder, Tokenizes):
+        return encoder.tokenize([readable(name) for name in names])
+    # A class below a group is called group/class.
+    return bytes_of([readable(name.replace("/", " ")) for name in names])
+
+
+def described(pool: Pool, encoder: Any = None, said: Mapping[str, str] | None = None) -> Pool:
+    """The same pool, in which a task within a group says of itself what its group says, or else is called.
+
+    Args:
+        pool: what tasks are drawn from.
+        encoder: that reads its examples.
+        said: of each group.
+    """
+    words = [(said or {}).get(name) or name for name in pool.group_names]
+    return replace(pool, descriptions=words_of(words, encoder)) if any(words) else pool
+
+
 class TextSource(PoolSource):
     """Texts with labels from a CSV, TSV or JSON Lines file with columns text, label and perhaps group and split.
 
@@ -52,6 +78,7 @@ class TextSource(PoolSource):
         label: the column of the labels.
         group: the column of the groups (domains), if there is one.
         split: the column of the splits, if there is one.
+        description: the column of what a group's tasks say of themselves, if there is one, or else the group's name.
         validation: share of groups or labels held out for validation.
         test: share held out for testing; 1 to test on all of them.
         seed: another seed, another split.
@@ -71,6 +98,7 @@ class TextSource(PoolSource):
         label: str = "label",
         group: str = "group",
         split: str = "split",
+        description: str = "description",
         validation: float = 0.2,
         test: float = 0.2,
         seed: int = 0,
@@ -103,6 +131,7 @@ class TextSource(PoolSource):
             if has_split
             else split_classes(parts[""], validation=validation, test=test, seed=seed)
         )
+        self._said = _said(path, records, groups, description)
         self._encoder: Tokenizes | None = None
         self._tokens = torch.zeros(0, 0, dtype=torch.int64)
 
@@ -123,8 +152,9 @@ class TextSource(PoolSource):
         classes = self.parts[check_split(split)]
         if self._encoder is None:
             raise DataError("Texts become tokens first: call prepare(encoder) before pool(split).")
-        names = self._encoder.tokenize([readable(self._labels[one.name]) for one in classes])
-        return pool_of(self._tokens, classes, split=split, where=self.path, names=names)
+        names = words_of([self._labels[one.name] for one in classes], self._encoder)
+        pool = pool_of(self._tokens, classes, split=split, where=self.path, names=names)
+        return described(pool, self._encoder, self._said)
 
     def pool_texts(self, split: Split) -> list[str]:
         """The texts of a split, in the order of the pool."""
@@ -142,6 +172,25 @@ def _split(path: str, record: Record, column: str) -> str:
             f"{path}, line {record.line}: the split {name!r} is none of {', '.join(SPLITS)}; correct it."
         )
     return SPLIT_NAMES[name.lower()]
+
+
+def _said(
+    path: str, records: Sequence[Record], groups: Sequence[str], column: str
+) -> dict[str, str]:
+    """What each group says of itself; nothing where no such column is, or its cells are empty.
+
+    Raises:
+        DataError: a group says two things.
+    """
+    found: dict[str, str] = {}
+    for record, group in zip(records, groups, strict=True):
+        text = record.cells.get(column, "").strip()
+        if text and found.setdefault(group, text) != text:
+            raise DataError(
+                f"{path}, line {record.line}: the group {group!r} is described as {text!r} and before as "
+                f"{found[group]!r}; describe a group in one way."
+            )
+    return found
 
 
 def _class_names(labels: Sequence[str], groups: Sequence[str]) -> list[str]:

@@ -74,7 +74,8 @@ class InContext(Learner):
             in another order and with other signs, for learners that were trained on projected tasks.
 
     Raises:
-        ValueError: an option is out of range; an ensemble over the features of what are no rows of numbers.
+        ValueError: an option is out of range; names for an encoder that reads no text; an ensemble over the features of
+            what are no rows of numbers.
 
     >>> from quickstudy.nn.encoders import RawEncoder
     >>> x, y = torch.randn(1, 4, 2), torch.tensor([[0, 1, 0, 1]])
@@ -118,6 +119,11 @@ class InContext(Learner):
             raise ValueError(f"The number of layers must be at least 1; found {layers}.")
         if ensemble < 1:
             raise ValueError(f"An ensemble has at least 1 member; found {ensemble}.")
+        if names and not hasattr(encoder, "tokenize"):
+            raise ValueError(
+                f"A name is one more example of its class only to an encoder of texts, which {type(encoder).__name__} "
+                "is not; leave names out, or choose the encoder text or the learner meta_transformer."
+            )
         if ensemble_over not in ("codes", "features"):
             raise ValueError(f"An ensemble is over codes or features; found {ensemble_over!r}.")
         self.bank, self.layers, self.names = bank, layers, names

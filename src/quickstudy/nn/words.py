@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from quickstudy.episode import WORD_PADDING, pad_stack
+from quickstudy.episode import WORD_PADDING
 from quickstudy.nn.layers import Norm
 
 START, END = 256, 257
@@ -24,10 +24,14 @@ def bytes_of(names: Sequence[str]) -> Tensor:
     >>> bytes_of(["ab", ""]).tolist()
     [[97, 98], [-1, -1]]
     """
-    rows = [list(unicodedata.normalize("NFC", name).encode()) for name in names]
-    if not rows:
-        return torch.zeros(0, 0, dtype=torch.int64)
-    return pad_stack([torch.tensor(row, dtype=torch.int64) for row in rows], value=WORD_PADDING)
+    rows = [unicodedata.normalize("NFC", name).encode() for name in names]
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+    longest = max(map(len, rows), default=0)
+    if not longest:
+        return torch.zeros(len(rows), 0, dtype=torch.int64)
+    whole = bytearray(b"".join(row.ljust(longest, b"\0") for row in rows))
+    words = torch.frombuffer(whole, dtype=torch.uint8).view(len(rows), longest).long()
+    return words.masked_fill(torch.arange(longest) >= lengths[:, None], WORD_PADDING)
 
 
 def present(words: Tensor) -> Tensor:
