@@ -72,6 +72,13 @@ def evaluate(
             help="Also learn which inputs are of no class, keep that in the model, and score it.",
         ),
     ] = False,
+    ablate: Annotated[
+        bool,
+        typer.Option(
+            "--ablate",
+            help="Also score the model without its description, its modulation, or with 0, 1 and 5 inner steps.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of a table.")
     ] = False,
@@ -116,7 +123,12 @@ def evaluate(
             f"The model {artifact} knows tasks of at most {bank} classes, but --way is {design.way}; choose {bank} or "
             "fewer, or train a model with a larger learner.bank."
         )
-    contest = contest_for(model, source, split=split.value, seed=seed, rival=rival)
+    contest = contest_for(model, source, split=split.value, seed=seed, rival=rival, ablate=ablate)
+    if ablate and not contest.ablations:
+        raise WrongUse(
+            f"The model {artifact} has no part that could be left out; --ablate is for meta_transformer and for "
+            "learners that adapt by gradients."
+        )
     scores = score(
         contest,
         model,
@@ -182,6 +194,7 @@ def contest_for(
     split: Split = "test",
     seed: int = 0,
     rival: Artifact | None = None,
+    ablate: bool = False,
 ) -> Contest:
     """A model, its baselines and perhaps a rival on the tasks of a source; examples are encoded once for all."""
     from quickstudy.build import build_encoder
@@ -195,6 +208,7 @@ def contest_for(
         seed=seed,
         against=None if rival is None else rival.learner,
         untrained=(lambda: build_encoder(model.config.encoder)) if pretrained else None,
+        ablate=ablate,
     )
 
 
@@ -248,6 +262,8 @@ def print_scores(scores: dict[str, Any]) -> None:
         return cells
 
     rows = [row(METHODS["learner"], scores)]
+    for name, each in scores["ablations"].items():
+        rows.append(row(f"  {METHODS.get(name, name)}", each))
     for name, baseline in scores["baselines"].items():
         rows.append(row(METHODS.get(name, name), baseline))
     rows.append(row(METHODS["before_adaptation"], scores["before_adaptation"]))
@@ -262,6 +278,9 @@ def print_scores(scores: dict[str, Any]) -> None:
     short = scores.get("below_exact")
     if short is not None:
         print_result(f"\n{plain(short['mean'], short['ci95'])} nats below Bayes-optimal")
+    for name, each in scores["ablations"].items():
+        gap = number(each["difference"]["mean"], each["difference"]["ci95"])
+        print_result(f"From this model {METHODS.get(name, name)} to the whole: {gap}.")
     if scores["paired"] is not None:
         print_result(f"\n{comparison(scores['paired'], number, more_is_better=accuracy)}")
 

@@ -13,6 +13,7 @@ from quickstudy.data.design import EpisodeDesign, check_design
 from quickstudy.data.draw import Episodes
 from quickstudy.data.source import DataError, PoolSource, Prior, Split, TaskSource, World
 from quickstudy.episode import leaves
+from quickstudy.evaluation.ablations import ablations
 from quickstudy.evaluation.calibration import Calibration, calibrate, confusion
 from quickstudy.evaluation.contest import (
     BagOfTokens,
@@ -35,7 +36,7 @@ from quickstudy.nn.minilm import PretrainedError
 from quickstudy.nn.pretrained import HuggingFaceEncoder
 
 __all__ = [
-    "Calibration", "Contest", "answer_batch", "answering", "calibrate", "calibration", "confusion", "contest_of",
+    "Calibration", "Contest", "ablations", "answer_batch", "answering", "calibrate", "calibration", "confusion", "contest_of",
     "evaluate", "interval", "is_inductive", "score_tasks", "scores_by_shot", "t_quantile", "untrained_copy",
 ]  # fmt: skip
 
@@ -90,6 +91,7 @@ def contest_of(
     baselines: bool = True,
     untrained: Callable[[], Encoder] | None = None,
     device: torch.device | str = "cpu",
+    ablate: bool = False,
 ) -> Contest:
     """A contest of ``learner``, itself before adaptation, its baselines and perhaps another learner.
 
@@ -99,6 +101,10 @@ def contest_of(
     contest.enter("learner", learner, unadapted="before_adaptation")
     if against is not None:
         contest.enter("against", against)
+    if ablate:
+        for name, plainer in ablations(learner).items():
+            contest.enter(name, plainer)
+            contest.ablations.append(name)
     if baselines and isinstance(source, World):
         _enter_rules(contest, source)
     elif baselines and isinstance(source, PoolSource):
@@ -157,6 +163,7 @@ def evaluate(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
     contest: Contest | None = None,
+    ablate: bool = False,
 ) -> dict[str, Any]:
     """Score a learner on tasks drawn from one split.
 
@@ -178,14 +185,16 @@ def evaluate(
         untrained: builds the encoder as it was before meta-training; by default a copy with fresh random weights.
         device: where to compute.
         progress: called with the tasks done and their number.
+        ablate: also score the learner without one of its parts at a time (:func:`ablations`).
         contest: what :func:`contest_of` made of the same arguments for an earlier design, so that no example is
             encoded again; it says itself who else takes part.
 
     Returns:
         A dictionary ready for JSON: ``metric, mean, ci95, episodes, way, shot, queries, split, seed, within_group,
         inductive, before_adaptation {mean, ci95}, baselines {name: {mean, ci95}}, paired {against, difference, ci95}``
-        (or None). Of a learner that says how sure it is of numbers, moreover ``log_likelihood {mean, ci95}``, in nats
-        for each query; ``coverage {mean, ci95}``, the share of values that its 95 % intervals hold; and ``below_exact
+        (or None), ``ablations {name: {mean, ci95, difference {mean, ci95}}}``, the difference being that of the whole
+        learner from it on the same tasks. Of a learner that says how sure it is of numbers, moreover ``log_likelihood
+        {mean, ci95}``, in nats for each query; ``coverage {mean, ci95}``, the share of values that its 95 % intervals hold; and ``below_exact
         {mean, ci95}``, by how many nats it falls short of the Bayes-optimal answer on the same tasks, None where that
         is unknown. Whoever else says how sure they are has log_likelihood and coverage beside mean and ci95.
 
@@ -205,6 +214,7 @@ def evaluate(
             baselines=baselines,
             untrained=untrained,
             device=device,
+            ablate=ablate,
         )
     elif (contest.split, contest.seed) != (split, seed):
         raise ValueError(
@@ -216,6 +226,7 @@ def evaluate(
     found = contest.measures(design, episodes, progress)
     own, before = found.pop("learner"), found.pop("before_adaptation")
     mean, ci95 = interval(own["score"])
+    without = {name: found.pop(name) for name in contest.ablations}
     paired: dict[str, Any] | None = None
     if "against" in found:
         other = found.pop("against")
@@ -243,6 +254,10 @@ def evaluate(
         "before_adaptation": summaries(before),
         "baselines": {name: summaries(each) for name, each in found.items()},
         "paired": paired,
+        "ablations": {
+            name: {**summaries(each), "difference": summary(own["score"] - each["score"])}
+            for name, each in without.items()
+        },
         **sureness,
     }
 

@@ -209,6 +209,8 @@ class Contest:
     ) -> None:
         self.source, self.split, self.seed, self.device = source, split, seed, device
         self.contestants: dict[str, Contestant] = {}
+        self.ablations: list[str] = []
+        """Which contestants are the learner without one of its parts."""
 
     def read_by(self, encoder: Encoder) -> TaskSource:
         """The tasks, in the form that this encoder reads."""

@@ -64,6 +64,7 @@ def score_cards(evaluations: Sequence[Mapping[str, Any]]) -> str:
 def _score_card(scores: Mapping[str, Any]) -> str:
     metric = scores["metric"]
     rows = {"learner": {"mean": scores["mean"], "ci95": scores["ci95"]}}
+    rows |= scores.get("ablations") or {}
     rows |= scores.get("baselines") or {}
     rows["before_adaptation"] = scores["before_adaptation"]
     full = 1.0 if metric == "accuracy" else max(row["mean"] + row["ci95"] for row in rows.values())

@@ -18,6 +18,11 @@ METHODS = {
     "ridge_raw_inputs": "ridge regression on raw inputs",
     "exact": "exact answer of who knows the world",
     "before_adaptation": "this model, before adapting",
+    "without_description": "without names and description",
+    "without_modulation": "with the same weights in every task",
+    "inner_steps_0": "with no inner step",
+    "inner_steps_1": "with 1 inner step",
+    "inner_steps_5": "with 5 inner steps",
 }
 """Ways of answering, in plain words."""
 
