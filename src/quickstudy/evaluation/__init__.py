@@ -36,8 +36,9 @@ from quickstudy.nn.minilm import PretrainedError
 from quickstudy.nn.pretrained import HuggingFaceEncoder
 
 __all__ = [
-    "Calibration", "Contest", "ablations", "answer_batch", "answering", "calibrate", "calibration", "confusion", "contest_of",
-    "evaluate", "interval", "is_inductive", "score_tasks", "scores_by_shot", "t_quantile", "untrained_copy",
+    "Calibration", "Contest", "ablations", "answer_batch", "answering", "calibrate", "calibration", "confusion",
+    "contest_of", "evaluate", "interval", "is_inductive", "score_tasks", "scores_by_shot", "t_quantile",
+    "untrained_copy",
 ]  # fmt: skip
 
 
@@ -194,9 +195,10 @@ def evaluate(
         inductive, before_adaptation {mean, ci95}, baselines {name: {mean, ci95}}, paired {against, difference, ci95}``
         (or None), ``ablations {name: {mean, ci95, difference {mean, ci95}}}``, the difference being that of the whole
         learner from it on the same tasks. Of a learner that says how sure it is of numbers, moreover ``log_likelihood
-        {mean, ci95}``, in nats for each query; ``coverage {mean, ci95}``, the share of values that its 95 % intervals hold; and ``below_exact
-        {mean, ci95}``, by how many nats it falls short of the Bayes-optimal answer on the same tasks, None where that
-        is unknown. Whoever else says how sure they are has log_likelihood and coverage beside mean and ci95.
+        {mean, ci95}``, in nats for each query; ``coverage {mean, ci95}``, the share of values that its 95 % intervals
+        hold; and ``below_exact {mean, ci95}``, by how many nats it falls short of the Bayes-optimal answer on the same
+        tasks, None where that is unknown. Whoever else says how sure they are has log_likelihood and coverage beside
+        mean and ci95.
 
     Raises:
         DataError: the split cannot fill the design.
