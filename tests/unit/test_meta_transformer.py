@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from learner_table import image_encoder, ragged_episode, shaken
 from quickstudy.build import BuildError, build_learner
@@ -244,6 +245,45 @@ def test_training_leaves_out_what_is_said_of_some_tasks() -> None:
     assert 15 < int(shown.sum()) < 45
     learner.eval()
     assert learner.describe(found.support, found.context).named.all()
+
+
+class Reader(Encoder):
+    """Texts, and names, as the mean of the vectors of their bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 8
+        self.table = nn.Embedding(257, 8, padding_idx=256)
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        return bytes_of(texts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.table(torch.where(x < 0, 256, x)).sum(1)
+
+
+def test_an_encoder_that_reads_names_knows_classes_by_them_before_training() -> None:
+    torch.manual_seed(0)
+    learner = MetaTransformer(Reader(), learner=ProtoNet, shape="none", names=True, **SMALL)  # type: ignore[arg-type]
+    learner = learner.double().eval()
+    words = ["weather", "banking", "travel"]
+    texts = bytes_of([*words, "weathers", "bank"])[None]
+    names = bytes_of(words)[None]
+    context = Context(torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 0), names)
+    support = Examples(texts[:, :3], torch.tensor([[0, 1, 2]]), torch.ones(1, 3, dtype=torch.bool))
+    nothing = learner.adapt(without_support(support), context)
+    outputs = learner.predict(nothing, texts, context)
+
+    def direction(words: Tensor) -> Tensor:
+        found = learner.encoder(words)
+        return F.normalize(found - found.mean(-1, keepdim=True), dim=-1)
+
+    cosine = direction(texts[0]) @ direction(names[0]).T
+    close(outputs[0], 10 * cosine, rtol=1e-3, atol=1e-3)
+    assert outputs[0, :3].argmax(-1).tolist() == [0, 1, 2]
+    # The more examples, the less the name alone says.
+    once = learner.adapt(support, context)
+    assert once["head"].norm() < nothing["head"].norm()
 
 
 # What is refused

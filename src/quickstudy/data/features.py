@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from quickstudy.data.mixture import Mixture
 from quickstudy.data.source import DataError, Pool, PoolSource, Split, TaskSource
+from quickstudy.episode import WORD_PADDING
 from quickstudy.nn.features import cached_features, has_frozen_features
+from quickstudy.nn.words import present
 
 
 class FeatureSource(PoolSource):
@@ -26,7 +29,12 @@ class FeatureSource(PoolSource):
     def pool(self, split: Split) -> Pool:
         if split not in self._pools:
             pool = self.source.pool(split)
-            self._pools[split] = dataclasses.replace(pool, x=cached_features(self.encoder, pool.x))
+            names = pool.names
+            if names.shape[1]:
+                told = cached_features(self.encoder, names)
+                names = told.masked_fill(~present(names)[:, None], WORD_PADDING)
+            x = cached_features(self.encoder, pool.x)
+            self._pools[split] = dataclasses.replace(pool, x=x, names=names)
         return self._pools[split]
 
     def prepare(self, encoder: Any) -> None:
@@ -44,6 +52,8 @@ def with_features(source: TaskSource, encoder: Any) -> TaskSource:
 
     Either way the source is prepared for the encoder. Encoded examples are not varied any more.
     """
+    if isinstance(source, Mixture):
+        return source.of(lambda part: with_features(part, encoder))
     source.prepare(encoder)
     if isinstance(source, PoolSource) and has_frozen_features(encoder):
         return FeatureSource(source, encoder)

@@ -247,7 +247,10 @@ class Contest:
             if source is not None:
                 learner = on_features(learner, learner.encoder.width)
         if source is None:
-            source = self.read_by(learner.encoder)
+            tasks = with_features(self.source, learner.encoder)
+            source = tasks
+            if isinstance(tasks, PoolSource):
+                source = FixedPool(tasks.pool(self.split))
         answer = partial(answer_batch, learner)
         entered = Contestant(answer, learner.likelihood, source, learner)
         self.contestants[name] = entered

@@ -24,6 +24,8 @@ class Described(NamedTuple):
     """What the name of each class says, (task, way, width); zero columns where nobody reads names."""
     named: Tensor
     """bool (task, way), which classes have a name"""
+    spoken: Tensor
+    """What the encoder makes of the names, (task, way, features); zero columns where it reads none."""
 
 
 class Describer(nn.Module):
@@ -52,14 +54,15 @@ class Describer(nn.Module):
         values: int,
     ) -> None:
         super().__init__()
-        self.names, self.numbers, self.values, self.width = names, numbers, values, width
+        self.names, self.numbers, self.values = names, numbers, values
+        self.features, self.width = features, width
         self.examples = nn.Sequential(
             nn.Linear(features + values, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
         if numbers:
             self.from_numbers = nn.Linear(numbers, width)
+        self.words = NameReader(width) if names and not reads_words else None
         if names:
-            self.words = None if reads_words else NameReader(width)
             self.from_words = nn.Linear(features if reads_words else width, width)
 
     def forward(
@@ -80,7 +83,7 @@ class Describer(nn.Module):
         Raises:
             ValueError: a description has another number of numbers than there should be.
         """
-        names, named = self._named(context, shown, encode)
+        named, spoken, names = self._named(context, shown, encode)
         if self.values:
             tokens = self.examples(torch.cat([support.x, support.y.to(support.x.dtype)], -1))
             exist = support.mask
@@ -91,20 +94,25 @@ class Describer(nn.Module):
             if self.names:
                 tokens = tokens + names
         said, is_said = self._description(context, shown, encode)
-        return Described(torch.cat([tokens, said], 1), torch.cat([exist, is_said], 1), names, named)
+        tokens, exist = torch.cat([tokens, said], 1), torch.cat([exist, is_said], 1)
+        return Described(tokens, exist, names, named, spoken)
 
     def _named(
         self, context: Context, shown: Tensor, encode: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """What the names of classes say, (task, way, width), and which there are, bool (task, way)."""
-        if not self.names or not context.names.shape[-1]:
-            width = self.width if self.names else 0
-            return (
-                next(self.parameters()).new_zeros(*context.classes.shape, width),
-                torch.zeros_like(context.classes),
-            )
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Which classes have a name, what the encoder makes of it, and what it says, (task, way, width)."""
+        shape = context.classes.shape
+        nothing = next(self.parameters()).new_zeros(*shape, 0)
+        if not self.names:
+            return torch.zeros_like(context.classes), nothing, nothing
+        if not context.names.shape[-1]:
+            none = nothing.new_zeros(*shape, self.width)
+            spoken = nothing if self.words else nothing.new_zeros(*shape, self.features)
+            return torch.zeros_like(context.classes), spoken, none
         named = context.classes & present(context.names) & shown
-        return self._read(context.names, encode) * named[..., None], named
+        spoken = nothing if self.words else encode(context.names)
+        names = self._read(context.names, None if self.words else spoken)
+        return named, spoken, names * named[..., None]
 
     def _description(
         self, context: Context, shown: Tensor, encode: Callable[[Tensor], Tensor]
@@ -120,11 +128,15 @@ class Describer(nn.Module):
             token = self.from_numbers(said.to(next(self.parameters()).dtype))
             return token[:, None], shown
         if said.shape[-1] and self.names:
-            return self._read(said[:, None], encode), present(said)[:, None] & shown
+            spoken = None if self.words else encode(said[:, None])
+            return self._read(said[:, None], spoken), present(said)[:, None] & shown
         return next(self.parameters()).new_zeros(len(said), 0, self.width), shown[:, :0]
 
-    def _read(self, words: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+    def _read(self, words: Tensor, spoken: Tensor | None) -> Tensor:
         """What words (task, name, word) say, (task, name, width)."""
-        found = encode(words) if self.words is None else self.words(words)
+        found = spoken
+        if found is None:
+            assert self.words is not None
+            found = self.words(words)
         read: Tensor = self.from_words(found.to(next(self.parameters()).dtype))
         return read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -23,6 +24,8 @@ from quickstudy.nn.layers import Block, Norm
 from quickstudy.nn.modulation import Coefficients, Modulation
 
 Shape = Literal["film", "lora", "none"]
+NAME_TEMPERATURE = 10.0
+"""What the cosine between example and name counts for before training, where the encoder reads both."""
 Builder = Callable[..., Learner]
 """Makes a learner on an encoder, as a class of learners does, or such a class with some options filled in."""
 
@@ -41,7 +44,9 @@ class MetaTransformer(Learner):
     4. Adapt: the wrapped learner learns the support from θ', by however many inner steps it takes.
     5. Feedback is more support: ``adapt`` from a state goes on with the task, whose θ' stays.
 
-    Everything that shapes begins at zero: before training this is the wrapped learner.
+    Everything that shapes begins at zero: before training this is the wrapped learner. Only an encoder that reads names
+    itself begins with more: the cosine between an example and the name of a class counts, the less the more examples
+    the class has.
 
     Points of this family are MMAML (Vuorio et al. 2019, Multimodal Model-Agnostic Meta-Learning: ``learner=MAML``),
     CNAPs (Requeima et al. 2019, Fast and Flexible Multi-Task Classification) and HyperTransformer (Zhmoginov et al.
@@ -159,6 +164,9 @@ class MetaTransformer(Learner):
             for value in self.head[-1].parameters():
                 nn.init.zeros_(value)
             self.unseen = nn.Parameter(torch.zeros(()))
+            if self.describer.words is None:
+                self.log_spoken = nn.Parameter(torch.tensor(math.log(NAME_TEMPERATURE)))
+                self.fading = nn.Parameter(torch.zeros(()))
 
     def carry(self, state: State) -> State | None:
         return {"memory": state["memory"]}
@@ -292,8 +300,13 @@ class MetaTransformer(Learner):
         """A row for each class that has a name, (task, way, features); zero for the others."""
         known = described.names + self.remembered(shape.mean(1))[:, None]
         known = known + self.counted(torch.log1p(counts.to(known.dtype))[..., None])
-        rows: Tensor = self.head(known) / self.encoder.width**0.5
-        return rows * described.named[..., None]
+        rows: Tensor = self.head(known)
+        if described.spoken.shape[-1]:
+            width = described.spoken.shape[-1:]
+            direction = F.normalize(F.layer_norm(described.spoken, width), dim=-1)
+            left = 1 + F.softplus(self.fading) * counts.to(direction.dtype)
+            rows = rows + self.log_spoken.exp() * direction / left[..., None]
+        return rows * described.named[..., None] / self.encoder.width**0.5
 
     def _named_outputs(
         self, outputs: Tensor, features: Tensor, state: Mapping[str, Tensor]

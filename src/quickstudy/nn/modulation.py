@@ -36,7 +36,7 @@ class Modulation(nn.Module):
     papers: FiLM scales what norms give; the scales of a low-rank step, rather than its matrices, are the task's own.
 
     Args:
-        parts: name to module, which are searched for layers; they stay outside of this module.
+        parts: name to module, which are searched for layers that learn; they stay outside of this module.
         width: of h.
         kind: ``film`` or ``lora``.
         rank: of a low-rank step.
@@ -100,7 +100,7 @@ class Modulation(nn.Module):
         The first axis of whatever passes through them is that of the tasks, or of tasks and examples together, those of
         a task next to one another; of a single task, anything.
         """
-        layers = _layers(parts, self.kind)
+        layers = {name: _at(parts, name) for name in found}
         try:
             for name, numbers in found.items():
                 # In place of a hook, so that a norm is scaled once and not twice.
@@ -147,7 +147,7 @@ class Modulation(nn.Module):
 
 
 def _layers(parts: Mapping[str, nn.Module], kind: Kind) -> dict[str, nn.Module]:
-    """The layers that can be modulated, by name."""
+    """The layers that can be modulated, by name; what is frozen may be computed once for all tasks, and stays so."""
     wanted = nn.LayerNorm if kind == "film" else nn.Linear
     found: dict[str, nn.Module] = {}
     for part, module in parts.items():
@@ -165,6 +165,11 @@ def _layers(parts: Mapping[str, nn.Module], kind: Kind) -> dict[str, nn.Module]:
             ):
                 found[f"{part}.{name}" if name else part] = layer
     return found
+
+
+def _at(parts: Mapping[str, nn.Module], name: str) -> nn.Module:
+    part, _, inside = name.partition(".")
+    return parts[part].get_submodule(inside)
 
 
 def _normed(size: tuple[int, ...], eps: float, weight: Tensor, shift: Tensor, x: Tensor) -> Tensor:
