@@ -15,16 +15,20 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from quickstudy.config import EpisodeConfig, RunConfig, ValidationConfig
 from quickstudy.data import SOURCES
-from quickstudy.data.design import EpisodeDesign, fit_design
+from quickstudy.data.design import EpisodeDesign, fit_design, span
+from quickstudy.data.mixture import Mixed, Mixture, read_mixture
 from quickstudy.data.source import Prior, Split, TaskSource
 from quickstudy.learners import LEARNERS
 from quickstudy.learners.base import Learner
 from quickstudy.learners.memory import Builder
+from quickstudy.likelihood import Categorical
 from quickstudy.nn import ENCODERS
 from quickstudy.nn.encoders import Encoder
 
 T = TypeVar("T")
 
+FIRST = ("encoder", "path", "sources")
+"""Arguments of constructors that are no options."""
 _OPTION = re.compile(r"[A-Za-z_]\w*=")
 
 
@@ -32,10 +36,24 @@ class BuildError(ValueError):
     """A name, an option or a value that does not exist; the message lists those that do."""
 
 
+def _separated(spec: str) -> list[str]:
+    """What lies between the commas of a spec, but for those in parentheses, as long as these are all closed."""
+    parts, depth = [""], 0
+    for letter in spec:
+        depth += (letter == "(") - (letter == ")")
+        if depth < 0:
+            break
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return spec.split(",") if depth else parts
+
+
 def parse_spec(spec: str) -> tuple[str, str | None, dict[str, str]]:
     """Take ``name[:path][,option=value…]`` apart; a path may hold colons, commas and equal signs.
 
-    Options are the comma-separated parts at the end that read ``option=value``.
+    Options are the comma-separated parts at the end that read ``option=value``; what is in parentheses stays together.
 
     Raises:
         BuildError: there is no name.
@@ -43,7 +61,7 @@ def parse_spec(spec: str) -> tuple[str, str | None, dict[str, str]]:
     >>> parse_spec("images:C:/my, photos,size=28")
     ('images', 'C:/my, photos', {'size': '28'})
     """
-    parts = spec.split(",")
+    parts = _separated(spec)
     first = len(parts)
     while first > 1 and _OPTION.match(parts[first - 1].strip()):
         first -= 1
@@ -126,7 +144,7 @@ def _convert(value: Any, annotation: Any) -> Any:
 def options_of(cls: type) -> dict[str, inspect.Parameter]:
     """The options of a class: the keyword arguments of its constructor."""
     parameters = inspect.signature(cls).parameters.values()
-    return {each.name: each for each in parameters if each.name not in ("encoder", "path")}
+    return {each.name: each for each in parameters if each.name not in FIRST}
 
 
 def look_up(kind: str, name: str, known: Mapping[str, type[T]]) -> type[T]:
@@ -190,21 +208,41 @@ def _make(
         raise
 
 
-def build_source(spec: str) -> TaskSource:
+def build_source(spec: str, *, fit: Callable[[str], str] = str) -> TaskSource:
     """The task source that ``name[:path][,option=value…]`` names.
+
+    Args:
+        spec: of the source.
+        fit: changes the spec before anything is built; of a mixture, that of each source, whose name stays.
 
     Raises:
         BuildError: a name, an option or a value that does not exist.
         DataError: the data cannot be used.
     """
     name, path, options = parse_spec(spec)
-    cls = look_up("data source", name, SOURCES)
+    if look_up("data source", name, SOURCES) is Mixture:
+        mixed = [
+            Mixed(part, weight, build_source(part, fit=fit)) for weight, part in read_mixture(path)
+        ]
+        return _make("data source", name, Mixture, (mixed,), options)
+    name, path, options = parse_spec(fit(spec))
+    cls = SOURCES[name]
     takes_path = inspect.signature(cls).parameters.get("path")
     if path is not None and takes_path is None:
         raise BuildError(f"The data source {name!r} takes no path; found {path!r}.")
     if path is None and takes_path is not None and takes_path.default is inspect.Parameter.empty:
         raise BuildError(f"The data source {name!r} needs a path: {name}:PATH.")
     return _make("data source", name, cls, () if path is None else (path,), options)
+
+
+def one_source(spec: str) -> str:
+    """The spec itself, or of a mixture that of its first source, which has examples of the same kind and shape.
+
+    >>> one_source("mixture:(glyphs,size=20)+(omniglot,size=20),temperature=2"), one_source("glyphs")
+    ('glyphs,size=20', 'glyphs')
+    """
+    name, path, _ = parse_spec(spec)
+    return one_source(read_mixture(path)[0][1]) if name == "mixture" else spec
 
 
 def _named(kind: str, mapping: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -319,7 +357,7 @@ def suited(config: RunConfig, source: TaskSource) -> RunConfig:
     if wanted:
         values["learner"]["values"] = wanted
     encoder = config.encoder["name"]
-    if "inputs" in options_of(look_up("encoder", encoder, ENCODERS)):
+    if source.inputs and "inputs" in options_of(look_up("encoder", encoder, ENCODERS)):
         values["encoder"].setdefault("inputs", source.inputs)
     return RunConfig.model_validate(values)
 
@@ -329,16 +367,32 @@ INNER_LOOP_WAY = 20
 
 
 def fitted(config: RunConfig, source: TaskSource, learner: Learner) -> RunConfig:
-    """The same run with the shape of its tasks spelled out as data and learner allow, as it is saved beside results."""
+    """The same run with the shape of its tasks spelled out as data and learner allow, as it is saved beside results.
+
+    Raises:
+        BuildError: there are tasks without examples, and the learner does not read names.
+    """
     most_way = getattr(learner, "bank", INNER_LOOP_WAY if learner.inner_loop else None)
     values = config.model_dump()
     splits: dict[str, Split] = {"episode": "train", "validation": "validation"}
     for part, split in splits.items():
         design = build_design(getattr(config, part), source, split, most_way=most_way)
+        _check_shot(f"{part}.shot", design, config, learner)
         values[part]["queries"] = design.queries
         if not (isinstance(source, Prior) and source.values):
             values[part]["way"] = design.way
     return RunConfig.model_validate(values)
+
+
+def _check_shot(key: str, design: EpisodeDesign, config: RunConfig, learner: Learner) -> None:
+    """Refuse tasks without examples where nothing else is known of their classes."""
+    if span(design.shot)[0] or not isinstance(learner.likelihood, Categorical):
+        return
+    if not getattr(learner, "names", False):
+        raise BuildError(
+            f"The learner {config.learner['name']!r} does not read the names of classes, so without examples it could "
+            f"only guess; set {key} to at least 1, or choose meta_transformer with learner.names=true."
+        )
 
 
 def names_and_summaries() -> dict[str, dict[str, str]]:

@@ -35,7 +35,7 @@ class _Design(_Part):
         if value is None:
             return None
         low, high = (value, value) if isinstance(value, int) else value
-        least = 2 if info.field_name == "way" else 1
+        least = 2 if info.field_name == "way" else 0
         if not least <= low <= high:
             raise ValueError(f"must be at least {least}, and a range must ascend")
         return value
@@ -46,7 +46,8 @@ class EpisodeConfig(_Design):
 
     Args:
         way: classes of a task, or [fewest, most]; null for all that the data have, at most 120.
-        shot: support examples of a class, or [fewest, most].
+        shot: support examples of a class, or [fewest, most]; from 0 for learners that read the names of classes: of [0, n],
+            one task in n + 1 has no example at all.
         queries: query examples of a class; null for what brings a task to 240 examples.
         within_group: all classes of a task come from one group.
         tasks: tasks of a training step, over all processes together.

@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from quickstudy.build import BuildError, build_learner
+from quickstudy.build import BuildError, build_learner, fitted
+from quickstudy.config import RunConfig
 from quickstudy.data.draw import EpisodeDesign, Episodes
 from quickstudy.data.glyphs import GlyphSource
 from quickstudy.data.images import ImageSource
-from quickstudy.data.source import DataError
+from quickstudy.data.source import DataError, TaskSource
+from quickstudy.data.synthetic import Sinusoid
 from quickstudy.data.text import TextSource
 from quickstudy.nn.words import bytes_of
 
@@ -125,3 +127,45 @@ def test_names_as_examples_need_an_encoder_of_texts() -> None:
     learner = {"name": "in_context", "names": True, "width": 64}
     with pytest.raises(BuildError, match="only to an encoder of texts, which ImageEncoder is not"):
         build_learner(learner, {"name": "image", "width": 8})
+
+
+def test_tasks_without_examples_are_those_of_one_example_hidden() -> None:
+    source = GlyphSource()
+    none, one = (
+        Episodes(source, "test", EpisodeDesign(way=4, shot=shot, queries=2), tasks=3)[0]
+        for shot in (0, 1)
+    )
+    assert not none.support.mask.any()
+    assert one.support.mask.all()
+    assert torch.equal(none.query.x, one.query.x)
+    assert torch.equal(none.context.names, one.context.names)
+    world = Episodes(Sinusoid(), "test", EpisodeDesign(way=1, shot=0, queries=2), tasks=3)[0]
+    assert not world.support.mask.any()
+    assert world.query.mask.all()
+
+
+@pytest.mark.parametrize("source", [GlyphSource(), Sinusoid()], ids=["pool", "world"])
+def test_of_a_range_from_zero_some_tasks_have_no_example_at_all(source: TaskSource) -> None:
+    way = 5 if isinstance(source, GlyphSource) else 1
+    design = EpisodeDesign(way=way, shot=(0, 3), queries=2)
+    drawn = Episodes(source, "test", design, tasks=400)[0]
+    bare = float((~drawn.support.mask.any(1)).float().mean())
+    assert abs(bare - 1 / 4) < 0.08
+    assert drawn.query.mask.all()
+
+
+def test_tasks_that_share_a_shot_may_share_none() -> None:
+    design = EpisodeDesign(way=1, shot=(0, 2), queries=2)
+    tasks = Episodes(Sinusoid(), "train", design, tasks=2, length=30, same_shot=True)
+    counts = [tasks[i].support.mask.sum(1).tolist() for i in range(30)]
+    assert {tuple(each) for each in counts} == {(0, 0), (1, 1), (2, 2)}
+
+
+def test_training_without_examples_needs_a_learner_that_reads_names() -> None:
+    source, run = GlyphSource(), RunConfig(episode={"shot": (0, 5)})
+    learner = build_learner({"name": "protonet"}, {"name": "image", "width": 8})
+    with pytest.raises(BuildError, match=r"could only guess; set episode\.shot to at least 1"):
+        fitted(run, source, learner)
+    named = {"name": "meta_transformer", "names": True, "width": 8}
+    found = fitted(run, source, build_learner(named, {"name": "image", "width": 8}))
+    assert found.episode.shot == (0, 5)

@@ -157,7 +157,7 @@ def test_too_little_data_says_what_there_is(
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("options", [{"way": 0}, {"shot": 0}, {"queries": 0}, {"way": (5, 3)}])
+@pytest.mark.parametrize("options", [{"way": 0}, {"shot": -1}, {"queries": 0}, {"way": (5, 3)}])
 def test_designs_that_are_none(options: dict) -> None:
     with pytest.raises(DataError, match="must be at least"):
         EpisodeDesign(**options)

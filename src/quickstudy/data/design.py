@@ -17,7 +17,8 @@ class EpisodeDesign:
 
     Args:
         way: classes of a task, or (fewest, most); of a world, the numbers that a task predicts.
-        shot: support examples of a class, or (fewest, most); of a world, of the task.
+        shot: support examples of a class, or (fewest, most); of a world, of the task. 0 for learners that are told what
+            a task is about, such as the names of its classes.
         queries: query examples of a class; of a world, of the task.
         within_group: all classes of a task come from one group (one alphabet, one domain).
     """
@@ -28,7 +29,7 @@ class EpisodeDesign:
     within_group: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("way", 1), ("shot", 1), ("queries", 1)):
+        for name, least in (("way", 1), ("shot", 0), ("queries", 1)):
             low, high = span(getattr(self, name))
             if not least <= low <= high:
                 raise DataError(
@@ -65,6 +66,10 @@ def check_design(source: TaskSource, split: Split, design: EpisodeDesign) -> Non
         DataError: too few classes, or a class with too few examples; says which, how many, and the largest way and shot
             that are possible. Or a world whose tasks predict another number of values.
     """
+    for part in source.parts.values():
+        check_design(part, split, design)
+    if source.parts:
+        return
     if isinstance(source, PoolSource):
         _check_pool(source.pool(split), design)
         return
@@ -88,7 +93,7 @@ def _check_pool(pool: Pool, design: EpisodeDesign) -> None:
     if span(design.way)[0] < 2:
         raise DataError(f"A task needs at least 2 classes; found a way of {design.way}.")
     way, shot = span(design.way)[1], span(design.shot)[1]
-    need = shot + design.queries
+    need = max(1, shot) + design.queries
     enough = pool.counts >= need
     largest_shot = int(pool.counts.min()) - design.queries if pool.classes else 0
     sizes = [int((pool.groups[enough] == g).sum()) for g in range(len(pool.group_names))]
@@ -139,14 +144,33 @@ def fit_design(
 
     The way of a world is how many values its tasks predict. An open way of a pool is all classes with enough examples,
     of the largest group if tasks stay within one, at most ``most_way``. Open queries are ``most_queries``, or what
-    brings a task to about ``examples`` examples, as far as the smallest class allows.
+    brings a task to about ``examples`` examples, as far as the smallest class allows. A mixture has what all of its
+    sources can fill.
 
     >>> from quickstudy.data.synthetic import Sinusoid
     >>> openly = {"way": None, "queries": None, "within_group": False, "most_way": 20}
     >>> fit_design(Sinusoid(), "train", shot=5, examples=99, **openly)
     EpisodeDesign(way=1, shot=5, queries=94, within_group=False)
     """
-    largest = span(shot)[1]
+    if source.parts:
+        designs = [
+            fit_design(
+                part,
+                split,
+                way=way,
+                shot=shot,
+                queries=queries,
+                within_group=within_group,
+                most_way=most_way,
+                examples=examples,
+                most_queries=most_queries,
+            )
+            for part in source.parts.values()
+        ]
+        fewest = min(designs, key=lambda design: span(design.way)[1]).way
+        least = min(design.queries for design in designs)
+        return EpisodeDesign(fewest, shot, least, within_group)
+    largest = max(1, span(shot)[1])
     if isinstance(source, Prior):
         wanted = examples - largest if most_queries is None else most_queries
         own = way or source.values or (2, min(most_way, INVENTED_WAY))

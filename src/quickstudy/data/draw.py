@@ -18,7 +18,7 @@ from torch import Tensor
 from quickstudy.data.augment import project_tasks
 from quickstudy.data.design import EpisodeDesign, check_design, span
 from quickstudy.data.source import DataError, Pool, PoolSource, Prior, Split, TaskSource
-from quickstudy.episode import Context, Episode, Examples, Inputs, tree_map
+from quickstudy.episode import Context, Episode, Examples, Inputs, tree_map, without_support
 
 __all__ = ["ClassDraw", "Drawn", "EpisodeDesign", "Episodes", "distinct_numbers", "index_generator"]
 
@@ -119,6 +119,10 @@ class ClassDraw:
             ways = torch.randint(way_low, way + 1, (self.tasks,), generator=generator)
         if shot_low < shot:
             shots = torch.randint(shot_low, shot + 1, (self.tasks, way), generator=generator)
+            if not shot_low:
+                # Else hardly a task of several classes would be without any example at all.
+                bare = torch.randint(shot + 1, (self.tasks, 1), generator=generator) == 0
+                shots = shots.masked_fill(bare, 0)
         if classes is None:
             classes = self.draw_classes(way, generator)
         rows = self.draw_rows(classes, shot + self.design.queries, generator)
@@ -177,7 +181,8 @@ class Episodes(torch.utils.data.Dataset[Episode]):
     Args:
         source: what to draw from.
         split: ``train``, ``validation`` or ``test``.
-        design: the shape of the tasks.
+        design: the shape of the tasks. Those of shot 0 are those of shot 1 with the support hidden; of a range from 0 to
+            n, one task in n + 1 has no support at all.
         tasks: tasks in a batch.
         length: number of batches.
         seed: with split and index, decides everything.
@@ -206,6 +211,8 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         self.source, self.split, self.design, self.same_shot = source, split, design, same_shot
         self.tasks, self.length, self.seed = tasks, length, seed
         check_design(source, split, design)
+        self._bare = span(design.shot)[1] == 0
+        self._drawn = replace(design, shot=1) if self._bare else design
         self._episode: Callable[[torch.Generator], Episode]
         if isinstance(source, Prior):
             self._episode = partial(self._invented, source)
@@ -216,7 +223,7 @@ class Episodes(torch.utils.data.Dataset[Episode]):
                     "Tasks share a shot only where a world invents them; found a source of classes. Give one shot "
                     "rather than a range."
                 )
-            self._classes = ClassDraw(source.pool(split), design, tasks=tasks)
+            self._classes = ClassDraw(source.pool(split), self._drawn, tasks=tasks)
             varied = source.augment if augment else None
             self._episode = partial(self._classes.episode, augment=varied)
 
@@ -226,6 +233,8 @@ class Episodes(torch.utils.data.Dataset[Episode]):
     def __getitem__(self, index: int) -> Episode:
         generator = self._generator(index)
         episode = self._episode(generator)
+        if self._bare:
+            episode = episode._replace(support=without_support(episode.support))
         return project_tasks(episode, self.projected, generator) if self.projected else episode
 
     def rows(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -237,13 +246,13 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         return self._classes.drawn(self._generator(index))[:3]
 
     def _invented(self, world: Prior, generator: torch.Generator) -> Episode:
-        design = self.design
+        design, shot = self._drawn, 1
         if self.same_shot:
             low, high = span(design.shot)
-            design = replace(
-                design, shot=int(torch.randint(low, high + 1, (1,), generator=generator))
-            )
-        return world.draw(self.split, design, tasks=self.tasks, generator=generator)
+            shot = int(torch.randint(low, high + 1, (1,), generator=generator))
+            design = replace(design, shot=max(1, shot))
+        episode = world.draw(self.split, design, tasks=self.tasks, generator=generator)
+        return episode if shot else episode._replace(support=without_support(episode.support))
 
     def _generator(self, index: int) -> torch.Generator:
         if not 0 <= index < self.length:
