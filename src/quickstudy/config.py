@@ -46,7 +46,7 @@ class EpisodeConfig(_Design):
 
     Args:
         way: classes of a task, or [fewest, most]; null for all that the data have, at most 120.
-        shot: support examples of a class, or [fewest, most]; from 0 for learners that read the names of classes: of [0, n],
+        shot: support examples of a class, or [fewest, most]; from 0 for learners that read names of classes: of [0, n],
             one task in n + 1 has no example at all.
         queries: query examples of a class; null for what brings a task to 240 examples.
         within_group: all classes of a task come from one group.

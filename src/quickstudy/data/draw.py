@@ -181,8 +181,8 @@ class Episodes(torch.utils.data.Dataset[Episode]):
     Args:
         source: what to draw from.
         split: ``train``, ``validation`` or ``test``.
-        design: the shape of the tasks. Those of shot 0 are those of shot 1 with the support hidden; of a range from 0 to
-            n, one task in n + 1 has no support at all.
+        design: the shape of the tasks. Those of shot 0 are those of shot 1 with the support hidden; of a range from 0
+            to n, one task in n + 1 has no support at all.
         tasks: tasks in a batch.
         length: number of batches.
         seed: with split and index, decides everything.
