@@ -1,4 +1,4 @@
-"""The artifact for tables that ships with the package: trained on invented tables, on one core, in minutes.
+"""The artifacts for tables that ship with the package: trained on invented tables, on one core, in minutes.
 
 Every step has tables of one shape, so that nothing is padded: shapes are drawn, and as many tasks as a step has room
 for. The rate falls with the processor time that is left, the weights that are kept are a moving average, and validation
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from quickstudy.artifact import load_artifact, save_artifact
+from quickstudy.artifact import Artifact, load_artifact, save_artifact
 from quickstudy.build import build_learner
 from quickstudy.config import RunConfig, parse_config
 from quickstudy.data.design import EpisodeDesign
@@ -33,10 +33,10 @@ from quickstudy.training.optimizer import optimizer_of
 from record import record
 
 CARD = """\
-# {name}
+# tables: {predicts}
 
-Learns a table from its rows in one forward pass: numbers and categories, any of them missing; it predicts {predicts}.
-It ships with quickstudy. Learner `tables` on encoder `table`, {parameters:,} parameters in single precision. Id `{id}`.
+Learns a table from its rows in one forward pass: numbers and categories, any of them missing. It ships with quickstudy.
+Learner `tables` on encoder `table`, {parameters:,} parameters in single precision. Id `{id}`.
 
 ```python
 {usage}
@@ -44,8 +44,8 @@ It ships with quickstudy. Learner `tables` on encoder `table`, {parameters:,} pa
 
 ## Data
 
-It was trained on invented tables alone (the data source `tables`): random causal networks{mechanisms},
-with {columns[0]} to {columns[1]} columns and {shots[0]} to {shots[1]} rows to learn from{of_classes}. No table of
+It was trained on invented tables alone (the data source `tables`): random causal networks{mechanisms}.
+They had {columns[0]} to {columns[1]} columns, {shots[0]} to {shots[1]} rows to learn from{of_classes}. No table of
 anybody's took part, so there is no licence and no person in it.
 
 ## Scores
@@ -67,7 +67,8 @@ On real tables, against tuned {rivals}: `benchmarks/results/{figures}.json` of t
 ## Training
 
 {steps} steps in {minutes:.1f} minutes of one processor core, seed {seed}{start}. To make it again:
-`python benchmarks/tables_training.py {options}`; how many steps that is hangs on the machine.
+`python benchmarks/tables_training.py {options}`.
+How many steps that is hangs on the machine.
 """
 
 OF_CLASSES = {
@@ -77,7 +78,7 @@ OF_CLASSES = {
 classifier = FewShotClassifier.from_pretrained("tables")
 classifier.fit(table, labels).predict_proba(queries)""",
     "mechanisms": ", functions of correlated columns, and clusters",
-    "of_classes": ", and 2 to 10 classes",
+    "of_classes": " and 2 to 10 classes",
     "metric": "accuracy",
     "rivals": "classifiers",
     "figures": "tables",
@@ -92,7 +93,7 @@ regressor = FewShotRegressor.from_pretrained("tables")
 regressor.fit(table, values).predict(queries, return_std=True)""",
     "mechanisms": " and functions of correlated columns",
     "of_classes": "",
-    "metric": "mean squared error in deviations of the values",
+    "metric": "mean squared error",
     "rivals": "regressors",
     "figures": "table_values",
     "limit": "It answers with a normal distribution, so its intervals are wrong where values have two peaks or a long\n"
@@ -215,9 +216,9 @@ def main() -> None:
     config = config_of(values=chosen.values, seed=chosen.seed, minutes=minutes)
     learner, training = train(config, values=chosen.values, minutes=minutes, start=chosen.start)
     keep(learner, config, training, None if chosen.smoke else chosen.out)
-    name = "tables_training_values" if chosen.values else "tables_training"
     figures = {"threads": 1, "config": config.model_dump(mode="json"), **training}
-    record(name, figures, keep=not chosen.smoke)
+    # How the training for values went is told with its scores, out of the artifact, by table_values.py.
+    record("tables_training", figures, keep=not (chosen.smoke or chosen.values))
 
 
 def keep(learner: Learner, config: RunConfig, training: dict[str, Any], out: Path | None) -> None:
@@ -232,30 +233,35 @@ def keep(learner: Learner, config: RunConfig, training: dict[str, Any], out: Pat
     if out is None:
         return
     facts = {"data": InventedTables(columns=COLUMNS[1]).describe(), "training": training}
-    artifact = save_artifact(out, learner, config, scores, facts=facts | {"hardware": hardware()})
+    save_artifact(out, learner, config, scores, facts=facts | {"hardware": hardware()})
+    (out / "README.md").write_text(card_of(load_artifact(out)), encoding="utf-8")
+
+
+def card_of(artifact: Artifact) -> str:
+    """What a person wants to know of such an artifact."""
+    training, config = artifact.facts["training"], artifact.config
     of_values = config.learner["values"] > 0
     options, start = f"--minutes {config.training.minutes:g} --out FOLDER", ""
     if "start" in training:
         options = f"--start ARTIFACT {options}"
-        origin, before = training["start"]["id"], training["start"]["training"]["processor_minutes"]
-        start = f", from artifact `{origin}`, which took {before:.1f} minutes"
-    card = CARD.format(
+        before = training["start"]
+        minutes = before["training"]["processor_minutes"]
+        start = f", from artifact `{before['id']}`, which took {minutes:.1f} minutes"
+    return CARD.format(
         **(OF_VALUES if of_values else OF_CLASSES),
-        name=out.name,
         id=artifact.id,
-        parameters=sum(value.numel() for value in learner.parameters()),
+        parameters=sum(value.numel() for value in artifact.learner.parameters()),
         columns=COLUMNS,
         shots=SHOTS,
-        tasks=last["tasks"],
-        first=first,
-        last=last,
+        tasks=training["history"][-1]["tasks"],
+        first=training["history"][0],
+        last=training["history"][-1],
         steps=training["steps"],
         minutes=training["processor_minutes"],
         seed=config.training.seed,
         start=start,
         options=f"--values {options}" if of_values else options,
     )
-    (out / "README.md").write_text(card, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from quickstudy.evaluation import evaluate
 from quickstudy.learners import classical
 from quickstudy.learners.table_rules import evidence_of, fit, seen_of
 from quickstudy.learners.tables import Tables
-from quickstudy.nn.tables import TableEncoder, cells_of, columns_of
+from quickstudy.nn.tables import Columns, TableEncoder, cells_of, columns_of
 
 close = torch.testing.assert_close
 NAN = math.nan
@@ -85,6 +85,39 @@ def test_numbers_of_any_size_stay_finite() -> None:
     cells = cells_of(x, columns_of(x, torch.ones(1, 3, dtype=torch.bool)))
     assert cells.plain.isfinite().all()
     assert cells.plain.abs().amax(1).min() > 0.5
+    # What is farther off than any number can say is not nearer than what is not.
+    beyond = cells_of(torch.tensor([[[5e299, 1e300]]], dtype=torch.float64), _columns_of_two())
+    assert (beyond.plain > 4.9).all()
+
+
+def _columns_of_two() -> Columns:
+    x = torch.tensor([[[1e-200, 1e-5], [3e-200, 2e-5]]], dtype=torch.float64)
+    return columns_of(x, torch.ones(1, 2, dtype=torch.bool))
+
+
+def test_another_number_of_columns_than_before_is_refused() -> None:
+    learner, episode = learner_of(), table()
+    state = learner.adapt(episode.support, episode.context)
+    narrow = episode.support._replace(x=episode.support.x[..., :2])
+    for attempt in (
+        lambda: learner.predict(state, narrow.x, episode.context),
+        lambda: learner.adapt(narrow, episode.context, state),
+    ):
+        with pytest.raises(ValueError, match="Found 2 columns, but the task was begun with 3"):
+            attempt()
+
+
+def test_rules_are_fitted_for_each_level_of_noise() -> None:
+    learner = Tables(TableEncoder(), width=8, layers=1, heads=2, values=1, noises=(0.1, 1.0, 10.0))
+    assert learner.prior_belief.shape == (3 * classical.KERNELS,)
+    episode = table()
+    support = episode.support._replace(y=episode.support.x[..., :1] * 2)
+    context = episode.context._replace(classes=torch.ones(1, 1, dtype=torch.bool))
+    outputs = answer(learner.double(), Episode(support, episode.query, context))
+    error = outputs[..., :1] - 2 * episode.query.x[..., :1]
+    assert error.abs().mean() < 0.3
+    with pytest.raises(ValueError, match=r"noises must be positive numbers; found \[0.0\]"):
+        Tables(TableEncoder(), noises=(0.0,))
 
 
 # Rules

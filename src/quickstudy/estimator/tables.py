@@ -54,7 +54,7 @@ def coding_of(table: Array) -> Coding:
     found: list[tuple[str, ...] | None] = []
     for entries in table.T:
         known = [each for each in entries if not _is_missing(each)]
-        if all(_is_number(each) for each in known):
+        if all(_number(each) is not None for each in known):
             found.append(None)
             continue
         counts = Counter(str(each) for each in known)
@@ -85,22 +85,25 @@ def _is_missing(entry: Any) -> bool:
     return isinstance(entry, float | np.floating) and math.isnan(entry)
 
 
-def _is_number(entry: Any) -> bool:
+def _number(entry: Any) -> float | None:
+    """An entry as a number, infinite where it is larger than any; ``None`` where it is none."""
     try:
-        float(entry)
+        return float(entry)
+    except OverflowError:
+        return math.inf
     except (TypeError, ValueError):
-        return False
-    return True
+        return None
 
 
 def _numbers(entries: Array, place: int) -> Array:
     if entries.dtype.kind == "O":
-        text = [each for each in entries if not _is_missing(each) and not _is_number(each)]
-        if text:
+        found = [math.nan if _is_missing(each) else _number(each) for each in entries]
+        if None in found:
             raise ValueError(
-                f"Column {place} holds numbers since the task began, and now {text[0]!r}; give numbers, or fit anew."
+                f"Column {place} holds numbers since the task began, and now {entries[found.index(None)]!r}; give "
+                "numbers, or fit anew."
             )
-        entries = np.array([math.nan if _is_missing(each) else float(each) for each in entries])
+        entries = np.array(found)
     numbers = entries.astype(np.float64)
     if np.isinf(numbers).any():
         raise ValueError(

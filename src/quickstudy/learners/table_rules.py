@@ -68,9 +68,13 @@ def measure_of(y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the support's values, each (task, 1, way); 0 and 1 where there are none."""
     exists = mask[..., None]
     count = exists.sum(1, keepdim=True).clamp(min=1)
-    mean = torch.where(exists, y, 0).sum(1, keepdim=True) / count
+    # Divided by the largest first, so that no square overflows or vanishes.
+    size = torch.where(exists, y, 0).abs().amax(1, keepdim=True) if y.shape[1] else y.sum(1, True)
+    size = torch.where(size > 0, size, 1)
+    y = torch.where(exists, y, 0) / size
+    mean = y.sum(1, keepdim=True) / count
     variance = (torch.where(exists, y - mean, 0) ** 2).sum(1, keepdim=True) / count
-    return mean, torch.where(variance > 0, variance, 1).sqrt()
+    return mean * size, torch.where(variance > 0, variance.sqrt() * size, 1)
 
 
 def fit(seen: Seen, noises: tuple[float, ...] = classical.NOISES) -> tuple[Rules, Tensor]:

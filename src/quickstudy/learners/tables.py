@@ -87,7 +87,8 @@ class Tables(Learner):
         label_smoothing: of the training loss of classes.
 
     Raises:
-        ValueError: an option is out of range; at adaptation, more rows or columns than these.
+        ValueError: an option is out of range; at adaptation, more rows or columns than these; later, another number of
+            columns.
 
     >>> from quickstudy.nn.tables import TableEncoder
     >>> x, y = torch.tensor([[[0.0], [1.0], [4.0], [5.0]]]), torch.tensor([[0, 0, 1, 1]])
@@ -150,7 +151,7 @@ class Tables(Learner):
     def adapt(
         self, support: Examples, context: Context, state: TableState | None = None
     ) -> TableState:
-        examples = support._replace(x=self._rows(support.x))
+        examples = support._replace(x=self._rows(support.x, state))
         if state is not None:
             examples = concatenate(_support(state), examples)
         if examples.x.shape[1] > self.rows:
@@ -171,7 +172,7 @@ class Tables(Learner):
         return TableState(x, missing, y, mask, *rules, mixture, doubt, keys, values)
 
     def predict(self, state: TableState, x: Inputs, context: Context) -> Tensor:
-        x = self._rows(x)
+        x = self._rows(x, state)
         with full_precision(x.device):
             seen = table_rules.seen_of(_support(state), context, of_values=self.of_values)
             cells = cells_of(x, seen.columns)
@@ -192,13 +193,17 @@ class Tables(Learner):
         logits = F.logsigmoid(answer).transpose(1, 2)
         return logits.masked_fill(seen.counts[:, None] == 0, UNSEEN)
 
-    def _rows(self, x: Inputs) -> Tensor:
-        """The columns of examples (task, example, …), as the encoder gives them."""
+    def _rows(self, x: Inputs, state: TableState | None) -> Tensor:
+        """The columns of examples (task, example, …), as the encoder gives them; as many as the task has."""
         rows = self.encode(x).to(self.log_belief.dtype)
         if rows.shape[-1] > self.columns:
             raise ValueError(
-                f"Found {rows.shape[-1]} columns, but this learner takes at most {self.columns}; choose so many of "
-                "them."
+                f"Found {rows.shape[-1]} columns, each category counted as one, but this learner takes at most "
+                f"{self.columns}; choose so many of them."
+            )
+        if state is not None and rows.shape[-1] != state.x.shape[-1]:
+            raise ValueError(
+                f"Found {rows.shape[-1]} columns, but the task was begun with {state.x.shape[-1]}; give the same ones."
             )
         return rows
 
@@ -252,7 +257,7 @@ class Tables(Learner):
     def _values(answer: Tensor, spread: Tensor, state: TableState) -> Tensor:
         """Mean and raw scale in the units of y, (task, query, 2 · way)."""
         mean, scale = table_rules.measure_of(state.y.to(answer.dtype), state.mask)
-        wide = scale * state.doubt[:, None] * spread.transpose(1, 2).clamp(-5, 5).exp()
-        wide = wide.clamp(min=1e-6)
+        wide = state.doubt[:, None] * spread.transpose(1, 2).clamp(-5, 5).exp()
+        wide = scale * wide.clamp(min=1e-6)
         raw = wide + torch.log(-torch.expm1(-wide))  # the inverse of softplus
         return torch.cat([mean + scale * answer.transpose(1, 2), raw], -1)

@@ -14,6 +14,8 @@ from quickstudy.nn.layers import Attention, Norm
 
 FAR = 5.0
 """Deviations to which the distance of an outlier from the mean is drawn in."""
+MOST = 1e9
+"""Deviations beyond which nothing is farther."""
 
 
 class Columns(NamedTuple):
@@ -85,7 +87,8 @@ def cells_of(x: Tensor, columns: Columns) -> Cells:
     missing = x.isnan()
     absent = missing | ~columns.useful[:, None]
     plain = (torch.where(absent, 0, x) / columns.size - columns.mean) / columns.scale
-    plain = torch.where(absent, 0, plain)
+    # Beyond any measure it is as far as can be, and its square would be infinite.
+    plain = torch.where(absent, 0, plain).clamp(-MOST, MOST)
     plain = plain / (1 + (plain / FAR) ** 2).sqrt()
     asked = torch.where(missing, 0, x.detach()).transpose(1, 2).contiguous()
     below = torch.searchsorted(columns.ordered, asked)
