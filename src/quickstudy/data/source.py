@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -88,6 +89,8 @@ class TaskSource(ABC):
 
     kind: ClassVar[Literal["image", "text", "vector"]]
     """What the examples are; encoders of the same kind fit."""
+    parts: Mapping[str, TaskSource] = MappingProxyType({})
+    """The sources that a mixture mixes, by name; nothing of others."""
 
     def prepare(self, encoder: Any) -> None:  # noqa: B027  most sources have nothing to prepare
         """Turn examples into what ``encoder`` takes (texts into tokens), once, before tasks are drawn.
@@ -144,7 +147,7 @@ class Prior(TaskSource):
         positions: int,
         generator: torch.Generator,
     ) -> Stream:
-        """A batch of streams, ``tasks`` of them with so many positions each; by default, of tasks that share nothing."""
+        """A batch of streams, ``tasks`` of them with so many positions each; by default their tasks share nothing."""
         return Stream(
             tuple(
                 self.draw(split, design, tasks=tasks, generator=generator) for _ in range(positions)
