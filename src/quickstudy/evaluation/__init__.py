@@ -142,8 +142,9 @@ def _enter_classifiers(
     if fresh is not None:
         contest.enter(name, ProtoNet(fresh, distance="euclidean"))
 
-    # A learner without an inner loop reads what its encoder makes of the examples already.
-    trained = None if learner.inner_loop else contest.contestants["learner"].source
+    # A learner that encodes alike in every task reads what its encoder makes of the examples already.
+    reads_features = learner.fixed_encoding and not learner.inner_loop
+    trained = contest.contestants["learner"].source if reads_features else None
     build: Callable[[Encoder], Learner] = LEARNERS["linear_head"]
     head = build(RawEncoder(learner.encoder.width))
     contest.enter("linear_head", head, trained or contest.encoded(learner.encoder))
