@@ -243,6 +243,8 @@ def test_training_leaves_out_what_is_said_of_some_tasks() -> None:
     torch.manual_seed(0)
     shown = learner.describe(found.support, found.context).named.all(1)
     assert 15 < int(shown.sum()) < 45
+    first_only = found.support._replace(mask=found.support.mask & (found.support.y == 0))
+    assert learner.describe(first_only, found.context).named.all()
     learner.eval()
     assert learner.describe(found.support, found.context).named.all()
 

@@ -72,7 +72,7 @@ class MetaTransformer(Learner):
         layers: of the Transformer that writes to it.
         heads: of attention.
         left_out: chance that a training task is shown without its description and names, so that it is learned without
-            them as well.
+            them as well; a task with a class that has no example is shown with them.
         through_encoder: let the gradient of what describes a task pass into the encoder, which then also learns to
             describe, at the price of one more way back through it for each support example.
 
@@ -224,6 +224,10 @@ class MetaTransformer(Learner):
         shown = torch.ones_like(context.classes[:, :1]) & self.describes
         if self.training and self.left_out and (self.names or self.describer.numbers):
             shown = torch.rand(shown.shape, device=shown.device) >= self.left_out
+            if not self.values:
+                # A class without any example is told by its name alone.
+                counts = counts_of(support, context.classes.shape[1])
+                shown = shown | (context.classes & (counts == 0)).any(1, keepdim=True)
         with nullcontext() if self.through_encoder else torch.no_grad():
             support = support._replace(x=self.encode(support.x))
         return self.describer(support, context, shown, partial(encode, self.encoder))
@@ -367,6 +371,11 @@ def _wrapped(learner: Builder, encoder: Encoder, values: int) -> Learner:
     del base.encoder
     object.__setattr__(base, "encoder", encoder)
     return base
+
+
+def counts_of(support: Examples, way: int) -> Tensor:
+    """How many examples each class has, int64 (task, way)."""
+    return (F.one_hot(support.y, way) * support.mask[..., None]).sum(1)
 
 
 def _of_base(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
