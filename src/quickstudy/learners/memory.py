@@ -224,7 +224,7 @@ class MetaTransformer(Learner):
         shown = torch.ones_like(context.classes[:, :1]) & self.describes
         if self.training and self.left_out and (self.names or self.describer.numbers):
             shown = torch.rand(shown.shape, device=shown.device) >= self.left_out
-            if not self.values:
+            if not self.describer.values:
                 # A class without any example is told by its name alone.
                 counts = counts_of(support, context.classes.shape[1])
                 shown = shown | (context.classes & (counts == 0)).any(1, keepdim=True)
