@@ -22,7 +22,14 @@ from quickstudy.artifact import Artifact
 from quickstudy.durable import ArtifactError, write_file
 from quickstudy.episode import Context, Examples
 from quickstudy.learners.base import Learner, State
-from quickstudy.likelihood import Categorical, Gaussian, Likelihood, predicted_values
+from quickstudy.likelihood import (
+    Categorical,
+    Gaussian,
+    JointGaussian,
+    Likelihood,
+    predicted_values,
+)
+from quickstudy.nn.encoders import RawEncoder
 
 SUFFIXES = (".onnx", ".pt2")
 """What the name of an exported file ends with, and so what it is."""
@@ -39,7 +46,7 @@ def answered(likelihood: Likelihood, outputs: Tensor, context: Context) -> tuple
     """
     if isinstance(likelihood, Categorical):
         return (likelihood.probabilities(outputs, context),)
-    if isinstance(likelihood, Gaussian):
+    if isinstance(likelihood, Gaussian | JointGaussian):
         return likelihood.distribution(outputs)
     return (predicted_values(likelihood, outputs),)
 
@@ -48,7 +55,8 @@ def output_names(likelihood: Likelihood) -> list[str]:
     """The names of what :func:`answered` gives."""
     if isinstance(likelihood, Categorical):
         return ["probabilities"]
-    return ["mean", "deviation"] if isinstance(likelihood, Gaussian) else ["mean"]
+    knows = isinstance(likelihood, Gaussian | JointGaussian)
+    return ["mean", "deviation"] if knows else ["mean"]
 
 
 def _bare_context(classes: Tensor) -> Context:
@@ -171,16 +179,18 @@ def one_example(artifact: Artifact) -> Tensor:
     Raises:
         ArtifactError: it reads neither images nor rows of numbers.
     """
-    kind, encoder = artifact.inputs["kind"], artifact.learner.encoder
-    if kind == "image":
-        size = (artifact.inputs["channels"], artifact.inputs["size"], artifact.inputs["size"])
-        return torch.randint(0, 256, size, dtype=torch.uint8)
-    columns = getattr(encoder, "inputs", None)
-    if kind == "vector" and columns:
+    inputs, encoder = artifact.inputs, artifact.learner.encoder
+    raw = isinstance(encoder, RawEncoder)
+    if inputs["kind"] == "image":
+        sides = ("channels", "size", "size")
+        shape = (encoder.width,) if raw else tuple(inputs[side] for side in sides)
+        return torch.randint(0, 256, shape, dtype=torch.uint8)
+    columns = encoder.width if raw else getattr(encoder, "inputs", None)
+    if inputs["kind"] in ("vector", "raw") and columns:
         return torch.randn(columns).to(next(artifact.learner.parameters()))
     raise ArtifactError(
-        f"The encoder {artifact.config.encoder['name']!r} reads {kind} examples, but only encoders of images and of "
-        "rows of numbers are exported."
+        f"The encoder {artifact.config.encoder['name']!r} reads {inputs['kind']} examples, but only encoders of images "
+        "and of rows of numbers are exported."
     )
 
 

@@ -17,7 +17,8 @@ from quickstudy.config import parse_config
 from quickstudy.export import Unadapted, export
 
 VECTOR = {"name": "vector", "inputs": 6, "width": 8, "layers": 1}
-IN_CONTEXT = {"name": "in_context", "width": 16, "layers": 2, "heads": 2, "bank": 8}
+IN_CONTEXT = {"name": "in_context", "width": 16, "layers": 1, "heads": 2, "bank": 5}
+PROCESS = {"name": "neural_process", "values": 1, "width": 8, "heads": 2}
 SIZES = [(1, 1, 1), (2, 5, 4), (4, 20, 33), (1, 50, 2)]
 """Tasks, support examples and queries."""
 
@@ -32,13 +33,15 @@ def artifact_of(learner: dict[str, Any], encoder: dict[str, Any] | None = None) 
     return Artifact(built, config, {}, "0123456789abcdef", None)
 
 
-def inputs_of(tasks: int, support: int, queries: int, *, values: bool = False) -> dict[str, Tensor]:
+def inputs_of(
+    tasks: int, support: int, queries: int, *, values: bool = False, columns: int = 6
+) -> dict[str, Tensor]:
     given = {
-        "support_x": torch.randn(tasks, support, 6),
+        "support_x": torch.randn(tasks, support, columns),
         "support_y": torch.randint(5, (tasks, support)),
         "support_mask": torch.rand(tasks, support) > 0.2,
         "classes": torch.arange(5).expand(tasks, 5) < torch.randint(2, 6, (tasks, 1)),
-        "query_x": torch.randn(tasks, queries, 6),
+        "query_x": torch.randn(tasks, queries, columns),
     }
     if values:
         given["support_y"] = torch.randn(tasks, support, 1)
@@ -56,10 +59,10 @@ def close(found: Any, wanted: Tensor) -> None:
     np.testing.assert_allclose(np.asarray(found), wanted.numpy(), rtol=0, atol=1e-5)
 
 
-def run(path: Path, given: dict[str, Tensor]) -> np.ndarray:
+def run(path: Path, given: dict[str, Tensor], *names: str) -> list[np.ndarray]:
     runtime = pytest.importorskip("onnxruntime")
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(["probabilities"], {name: x.numpy() for name, x in given.items()})[0]
+    return session.run(names, {name: x.numpy() for name, x in given.items()})
 
 
 def test_an_in_context_learner_runs_in_onnxruntime_at_any_size(tmp_path: Path) -> None:
@@ -68,7 +71,18 @@ def test_an_in_context_learner_runs_in_onnxruntime_at_any_size(tmp_path: Path) -
     export(artifact, path, way=5)
     for size in SIZES:
         given = inputs_of(*size)
-        close(run(path, given), expected(artifact, given)[0])
+        close(run(path, given, "probabilities")[0], expected(artifact, given)[0])
+
+
+def test_functions_of_raw_numbers_run_in_onnxruntime_at_any_size(tmp_path: Path) -> None:
+    artifact = artifact_of(PROCESS | {"layers": 1}, {"name": "raw", "inputs": 2})
+    path = tmp_path / "model.onnx"
+    export(artifact, path)
+    for size in SIZES:
+        given = inputs_of(*size, values=True, columns=2)
+        found = run(path, given, "mean", "deviation")
+        for one, wanted in zip(found, expected(artifact, given), strict=True):
+            close(one, wanted)
 
 
 def test_a_task_runs_in_onnxruntime_with_any_number_of_queries(tmp_path: Path) -> None:
@@ -79,19 +93,19 @@ def test_a_task_runs_in_onnxruntime_with_any_number_of_queries(tmp_path: Path) -
     export(artifact, path, task=task)
     for queries in (1, 3, 40):
         x = torch.randn(queries, 6)
-        close(run(path, {"query_x": x}), answer(artifact, task, x))
+        close(run(path, {"query_x": x}, "probabilities")[0], answer(artifact, task, x))
 
 
 @pytest.mark.parametrize(
     "learner",
     [
         {"name": "protonet"},
-        IN_CONTEXT | {"layers": 1, "bank": 3, "ensemble": 2},
+        IN_CONTEXT | {"bank": 3, "ensemble": 2},
         {"name": "matching"},
         {"name": "relation"},
         {"name": "feat"},
         {"name": "conditional_process", "values": 1},
-        {"name": "neural_process", "values": 1, "layers": 2},
+        PROCESS | {"layers": 2, "rank": 2},
     ],
     ids=lambda learner: learner["name"],
 )
@@ -128,7 +142,7 @@ def test_images_are_bytes(tmp_path: Path) -> None:
         ({"name": "cavia"}, None, "model.pt2", "cannot be written as one program"),
         ({"name": "ridge"}, None, "model.pt2", "tasks of different sizes in different ways"),
         ({"name": "protonet"}, None, "model.zip", "ends in .onnx or .pt2; found 'model.zip'"),
-        ({"name": "protonet"}, {"name": "raw", "inputs": 3}, "model.pt2", "rows of numbers"),
+        ({"name": "protonet"}, {"name": "table"}, "model.pt2", "rows of numbers"),
     ],
 )
 def test_what_cannot_be_exported_is_named(

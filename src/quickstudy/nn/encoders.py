@@ -55,13 +55,17 @@ def encode(encoder: Encoder, x: Inputs) -> Tensor:
     """
     first = leaves(x)[0]
     tasks, examples = first.shape[:2]
-    flat = tree_map(lambda tensor: tensor.flatten(0, 1), x)
     count = tasks * examples
+    if torch.compiler.is_exporting():  # a program of any number of examples has no pieces
+        # By way of one axis: the tracer takes the stride of merged axes for min(width, width · examples), which an
+        # encoder that gives a view hands on, and then cannot tell that any number of examples will do.
+        flat = tree_map(lambda tensor: tensor.reshape(-1).reshape(count, *tensor.shape[2:]), x)
+        return encoder(flat).unflatten(0, (tasks, examples))
+    flat = tree_map(lambda tensor: tensor.flatten(0, 1), x)
     piece = count
-    whole = torch.compiler.is_exporting()  # a program of any number of examples has no pieces
-    if first.device.type == "cpu" and encoder.bytes_per_example and not whole:
+    if first.device.type == "cpu" and encoder.bytes_per_example:
         piece = max(1, LARGEST_CPU_TENSOR // encoder.bytes_per_example)
-    if whole or piece >= count:
+    if piece >= count:
         return encoder(flat).unflatten(0, (tasks, examples))
     starts = range(0, count, piece)
     pieces = [encoder(take_tasks(flat, slice(i, i + piece))) for i in starts]
