@@ -15,7 +15,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from quickstudy.data.text import Tokenizes, readable
 from quickstudy.durable import FORMAT, ArtifactError, aside, canonical, sha256_of, write_file
 from quickstudy.episode import (
     Context,
@@ -25,8 +24,9 @@ from quickstudy.episode import (
     padding_value,
     tree_map,
 )
-from quickstudy.learners.base import Learner, State
+from quickstudy.learners.base import State
 from quickstudy.likelihood import Categorical
+from quickstudy.naming import Description, blank, check_names, new_context
 from quickstudy.nn.tables import TableEncoder
 from quickstudy.rejection import Embedded, rejection_in
 
@@ -209,17 +209,6 @@ def load_task(path: str | Path, artifact: Artifact) -> AdaptedTask:
     )
 
 
-def _new_context(names: Sequence[str], learner: Learner, device: torch.device) -> Context:
-    way, tokens = len(names), torch.zeros(len(names), 0, dtype=torch.int64)
-    if getattr(learner, "names", False) and isinstance(learner.encoder, Tokenizes):
-        tokens = learner.encoder.tokenize([readable(name) for name in names])
-    return Context(
-        classes=torch.ones(1, way, dtype=torch.bool, device=device),
-        description=torch.zeros(1, 0, device=device),
-        names=tokens[None].to(device),
-    )
-
-
 def extend(
     artifact: Artifact,
     task: AdaptedTask | None,
@@ -227,6 +216,7 @@ def extend(
     labels: Sequence[str] | Tensor,
     *,
     class_names: Sequence[str] | None = None,
+    description: Description = "",
 ) -> AdaptedTask:
     """Learn from more examples: begin a task, or go on with one.
 
@@ -237,14 +227,15 @@ def extend(
         labels: a class name for each example; of a learner that predicts numbers, these, float (example, values).
         class_names: of a new task; the sorted labels where it is absent. They may name classes that come later. Of
             numbers, what they are called.
+        description: what a new task says of itself, for learners that read it.
 
     Returns:
         A new task; ``task`` is left as it was.
 
     Raises:
         ArtifactError: no example, a number in one that is not finite, one class only, a label that the task does not
-            know, classes for a learner of numbers or the other way about, a task of another artifact, or an inner loop
-            that diverges.
+            know, classes for a learner of numbers or the other way about, a task of another artifact, an inner loop
+            that diverges, a description of a task that has begun or that the learner cannot read.
     """
     count = len(leaves(x)[0])
     if count != len(labels) or not count:
@@ -254,6 +245,10 @@ def extend(
     check_finite(artifact, x, "example")
     if task is not None:
         check_base(task.base_id, artifact, "The task")
+        if len(description):
+            raise ArtifactError(
+                "A task says what it is about when it begins; leave the description out, or begin anew."
+            )
     classes = isinstance(artifact.learner.likelihood, Categorical)
     if isinstance(labels, Tensor) == classes:
         what = "a class" if classes else "numbers"
@@ -266,7 +261,9 @@ def extend(
         y=y[None].to(device),
         mask=torch.ones(1, count, dtype=torch.bool, device=device),
     )
-    context = _new_context(names, artifact.learner, device) if task is None else task.context
+    context = (
+        new_context(names, artifact.learner, device, description) if task is None else task.context
+    )
     with torch.no_grad():
         state = artifact.learner.adapt(support, context, None if task is None else task.state)
         if not all(leaf.isfinite().all() for leaf in leaves(state)):
@@ -286,13 +283,19 @@ def extend(
     )
 
 
-def begin(artifact: Artifact, x: Inputs, names: Sequence[str]) -> AdaptedTask:
+def begin(
+    artifact: Artifact, x: Inputs, names: Sequence[str], description: Description = ""
+) -> AdaptedTask:
     """A task of which nothing is known yet, so that what it says is what the learner says before adaptation.
 
     Args:
         artifact: what is to learn.
         x: tree of tensors (example, …), of which only the shapes count.
         names: of its classes, or of the numbers that it predicts.
+        description: what it says of itself, for learners that read it.
+
+    Raises:
+        ArtifactError: a description that the learner cannot read.
     """
     learner = artifact.learner
     device = next(learner.parameters()).device
@@ -301,10 +304,28 @@ def begin(artifact: Artifact, x: Inputs, names: Sequence[str]) -> AdaptedTask:
     y = torch.zeros_like(mask, dtype=torch.int64)
     if not isinstance(learner.likelihood, Categorical):
         y = torch.zeros(*mask.shape, len(names), dtype=leaves(x)[0].dtype, device=device)
-    context = _new_context(list(names), learner, device)
+    context = new_context(list(names), learner, device, description)
     with torch.no_grad():
         state = learner.adapt(Examples(x, y, mask), context)
     return AdaptedTask(artifact.id, state, context, list(names), 0, artifact.inputs)
+
+
+def begin_by_name(
+    artifact: Artifact, names: Sequence[str], description: Description = ""
+) -> AdaptedTask:
+    """A task that is known by the names of its classes alone; examples may follow by :func:`extend`.
+
+    Args:
+        artifact: what answers; it reads names.
+        names: of the classes.
+        description: what the task says of itself.
+
+    Raises:
+        ArtifactError: the artifact reads no names or predicts numbers; a name is empty or given twice, or there is only
+            one; a description that the learner cannot read.
+    """
+    check_names(artifact.learner, names)
+    return begin(artifact, blank(artifact.learner.encoder), names, description)
 
 
 def _embedded(
@@ -314,7 +335,7 @@ def _embedded(
     rejection = rejection_in(artifact.facts)
     if rejection is None or not rejection.variances:
         return None
-    if task is not None and task.embedded is None:
+    if task is not None and task.examples and task.embedded is None:
         return None
     with torch.no_grad():
         found = Embedded.of(artifact.learner.encode(support.x), support, way)
@@ -324,6 +345,9 @@ def _embedded(
 def _classes(labels: Sequence[str], known: Sequence[str] | None) -> tuple[list[str], Tensor]:
     """The names of the classes, and the number of each example's."""
     names = list(known or sorted(set(labels)))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ArtifactError(f"Found the class {twice!r} twice; give each class a name of its own.")
     if len(names) < 2:
         raise ArtifactError(
             f"Found one class only, {names[0]!r}; a task needs at least 2. Add examples of another class."

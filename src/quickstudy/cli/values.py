@@ -16,12 +16,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from quickstudy.artifact import AdaptedTask, Artifact
+    from quickstudy.naming import Description
 
 COLUMNS = "columns"
 """Where a task notes what its inputs are called, in their order."""
 
 
-def learn_values(model: Artifact, support: Path, begun: AdaptedTask | None = None) -> AdaptedTask:
+def learn_values(
+    model: Artifact,
+    support: Path,
+    begun: AdaptedTask | None = None,
+    *,
+    description: Description = "",
+) -> AdaptedTask:
     """The task after seeing the examples of a table of numbers.
 
     Raises:
@@ -40,7 +47,7 @@ def learn_values(model: Artifact, support: Path, begun: AdaptedTask | None = Non
         found = read_valued(path)
         x, y, columns, target = found.x, found.y, found.columns, found.target
         check_width(model, columns, path)
-    task = extend(model, begun, x, y, class_names=[target])
+    task = extend(model, begun, x, y, class_names=[target], description=description)
     return replace(task, inputs=model.inputs | {COLUMNS: columns})
 
 

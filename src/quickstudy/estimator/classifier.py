@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import Tensor
 
+from quickstudy.adapted import begin_by_name
 from quickstudy.answering import Judged, judge
 from quickstudy.artifact import AdaptedTask, Artifact, answer, extend
 from quickstudy.data.text import Tokenizes
@@ -25,6 +26,7 @@ from quickstudy.estimator.inputs import (
     texts_of,
 )
 from quickstudy.estimator.tables import coding_of, entries_of
+from quickstudy.naming import Description
 from quickstudy.nn.encoders import VectorEncoder
 from quickstudy.nn.tables import TableEncoder
 from quickstudy.pretrained import shipped
@@ -77,17 +79,22 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         return cls(shipped(name), device=device)
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(
+        self, X: Any = None, y: Any = None, *, classes: Any = None, description: Description = ""
+    ) -> Self:
         """Learn a task from its examples and forget any earlier one.
 
         Args:
-            X: the examples.
+            X: the examples; None to begin with the names of the classes alone, if the artifact reads names.
             y: (example,), the class of each; at least two classes.
+            classes: all classes of the task, where ``y`` does not hold them all.
+            description: what the task says of itself, in words or numbers, if the artifact reads it.
 
         Raises:
             ValueError: the examples are not of the artifact's kind, or of one class only.
+            ArtifactError: the artifact reads no names, or no such description.
         """
-        return self._begin(X, y, None)
+        return self._begin(X, y, classes, description)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
         """Learn from more examples of the task; the first call begins it.
@@ -101,13 +108,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: a label that is not among the classes, or examples of another kind.
         """
         if not hasattr(self, "task_"):
-            return self._begin(X, y, classes)
+            return self._begin(X, y, classes, "")
         if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             raise ValueError(
                 f"The task was begun with the classes {self.classes_.tolist()}, and now classes are "
                 f"{np.unique(classes).tolist()}; leave them out, or fit anew."
             )
-        x = self._inputs(X, begin=False)
+        x = self._inputs(X, begin=not self.task_.examples)
         labels = self._labels(y, len(x))
         self.task_ = extend(self.artifact_, self.task_, x, labels)
         return self
@@ -158,8 +165,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = tables
         return tags
 
-    def _begin(self, X: Any, y: Any, classes: Any) -> Self:
+    def _begin(self, X: Any, y: Any, classes: Any, description: Description) -> Self:
         self.artifact_ = artifact_to_start_from(self.artifact, self.device)
+        if X is None and classes is not None:
+            for scale in ("mean_", "scale_", "n_features_in_", "feature_names_in_"):
+                self.__dict__.pop(scale, None)
+            self.classes_ = np.unique(classes)
+            self.task_ = begin_by_name(self.artifact_, self._names(), description)
+            return self
         x = self._inputs(X, begin=True)
         check_classification_targets(y)
         self.classes_ = np.unique(column_or_1d(y, warn=True) if classes is None else classes)
@@ -169,7 +182,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"Found one class only, {self.classes_.tolist()[0]!r}; a task needs at least 2. Add examples of "
                 "another class."
             )
-        self.task_ = extend(self.artifact_, None, x, labels, class_names=self._names())
+        self.task_ = extend(
+            self.artifact_, None, x, labels, class_names=self._names(), description=description
+        )
         return self
 
     def _names(self) -> list[str]:
@@ -208,8 +223,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return images_of(X, shape)
 
     def _numbers(self, X: Any, encoder: VectorEncoder, *, begin: bool) -> Tensor:
-        """Columns standardised with the mean and deviation of the first examples."""
+        """Columns standardised with the mean and deviation of the first examples, once there are any."""
         table = table_of(self, X, most=encoder.inputs, begin=begin)
+        if not begin and not hasattr(self, "mean_"):
+            return torch.from_numpy(table)
         if begin:
             self.mean_, self.scale_ = mean_and_deviation(table)
         return torch.from_numpy((table - self.mean_) / self.scale_)
