@@ -55,6 +55,11 @@ class EpisodeConfig(_Design):
         labels: given, or none to train and validate without reading any: an image and its variations are a class.
         projected: share of the training tasks whose images or rows of numbers go through a random linear map, one to a
             task, so that one data set has no end of tasks.
+        stream: tasks that follow one another, each from what a learner with a memory keeps of those before; above 1,
+            ``tasks`` counts such streams.
+        horizon: tasks of a stream through which the gradient goes back; 0 for all.
+        habit: in streams, here and in validation, how many known classes a user calls by one label, and does so for the
+            whole stream; 0 for streams whose classes are of one group.
     """
 
     most_way: ClassVar[int] = 120
@@ -63,6 +68,24 @@ class EpisodeConfig(_Design):
     same_shot: bool = False
     labels: Literal["given", "none"] = "given"
     projected: float = Field(default=0.0, ge=0, le=1)
+    stream: int = Field(default=1, ge=1)
+    horizon: int = Field(default=0, ge=0)
+    habit: int = Field(default=0, ge=0)
+
+    @field_validator("stream")
+    @classmethod
+    def _streams_of_plain_tasks(cls, value: int, info: Any) -> int:
+        for key in ("same_shot", "projected"):
+            if value > 1 and info.data.get(key):
+                raise ValueError(f"must be 1 beside {key}, which is for tasks by themselves")
+        return value
+
+    @field_validator("horizon", "habit")
+    @classmethod
+    def _of_streams(cls, value: int, info: Any) -> int:
+        if value and info.data.get("stream", 2) == 1:
+            raise ValueError("must be 0 where episode.stream is 1, so that no task follows another")
+        return value
 
 
 class ValidationConfig(_Design):
@@ -73,14 +96,16 @@ class ValidationConfig(_Design):
         shot: as in training.
         queries: as in training; null for what brings a task to 120 examples.
         within_group: as in training.
-        episodes: number of tasks.
+        episodes: number of tasks, or of streams.
         every: training steps between two validations.
+        stream: tasks of a stream, whose score is the mean over them; null for as many as in training.
     """
 
     most_way: ClassVar[int] = 20
     examples: ClassVar[int] = 120
     episodes: int = Field(default=60, ge=2)
     every: int = Field(default=200, ge=1)
+    stream: int | None = Field(default=None, ge=1)
 
 
 class TrainingConfig(_Part):
@@ -174,6 +199,11 @@ class RunConfig(_Part):
     episode: EpisodeConfig = EpisodeConfig()
     validation: ValidationConfig = ValidationConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @property
+    def validation_stream(self) -> int:
+        """Tasks in a stream of the validation; 1 for tasks by themselves."""
+        return self.validation.stream or self.episode.stream
 
     @field_validator("learner", "encoder", mode="before")
     @classmethod

@@ -90,6 +90,11 @@ class Stream(NamedTuple):
         return Stream(tuple(episode.to(device) for episode in self.episodes))
 
 
+def positions(batch: Episode | Stream) -> tuple[Episode, ...]:
+    """The tasks of a batch of streams at each position; tasks by themselves are at the only one."""
+    return batch.episodes if isinstance(batch, Stream) else (batch,)
+
+
 class Task(NamedTuple):
     """One task: support, query, and what it says of itself; any number of examples and classes."""
 

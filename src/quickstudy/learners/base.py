@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from quickstudy.episode import Context, Episode, Examples, Inputs, Stream
+from quickstudy.episode import Context, Episode, Examples, Inputs, Stream, positions
 from quickstudy.functional import added_up
 from quickstudy.learners.streams import stream_loss
 from quickstudy.likelihood import Likelihood
@@ -112,9 +112,8 @@ class Learner(nn.Module, ABC):
                 return self.outer_loss(part)
             return stream_loss(self, part, horizon=horizon)
 
-        first = batch if isinstance(batch, Episode) else batch.episodes[0]
         weights = [value for value in self.parameters() if value.requires_grad]
-        return added_up(loss, batch, weights, tasks_at_once=self.together(first))
+        return added_up(loss, batch, weights, tasks_at_once=self.together(positions(batch)[0]))
 
     def forward(self, batch: Episode | Stream, *, horizon: int = 0) -> Tensor:
         """The whole meta-step in one call, so that the hooks of data-parallel wrappers see it."""

@@ -19,10 +19,12 @@ from torch import Tensor
 
 from quickstudy.config import ConfigError, RunConfig, parse_config
 from quickstudy.durable import ArtifactError
-from quickstudy.episode import Episode
+from quickstudy.episode import Stream, positions
 from quickstudy.learners.base import Learner
+from quickstudy.learners.streams import stream_outputs
 from quickstudy.training.optimizer import optimizer_of, uphill
 from quickstudy.training.plateau import PlateauWatch, log
+from quickstudy.training.tasks import Drawn
 from quickstudy.training.threads import TaskThreads
 
 
@@ -139,18 +141,20 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         if self.device.type == "cuda":
             torch.cuda.manual_seed(number)
 
-    def training_step(self, batch: tuple[Tensor, Episode], batch_idx: int) -> Tensor:
-        loss: Tensor = (self._threads or self.learner)(batch[1])
+    def training_step(self, batch: Drawn, batch_idx: int) -> Tensor:
+        horizon, episodes = self.config.episode.horizon, positions(batch[1])
+        loss: Tensor = (self._threads or self.learner)(batch[1], horizon=horizon)
         if self._is_uphill:
             return loss
         # Where a step is long or nothing runs ahead, looking at once costs nothing, and tells most.
         look = self.learner.inner_loop or self.device.type == "cpu"
         if look and not self._trouble and not loss.isfinite():
-            found = self.learner.trouble(batch[1].support, batch[1].context)
+            found = self.learner.trouble(episodes[0].support, episodes[0].context)
             self._trouble = f" In step {self.step + 1}, {found}." if found else ""
         self._loss += loss.detach()
         self._losses += 1
-        self._plateau.meet(batch[1])
+        for episode in episodes:
+            self._plateau.meet(episode)
         return loss
 
     def optimizer_step(
@@ -230,17 +234,18 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         self._scores = torch.zeros(tasks, dtype=torch.float64, device=self.device)
         self._nll = torch.zeros_like(self._scores)
 
-    def validation_step(self, batch: tuple[Tensor, Episode], batch_idx: int) -> None:
-        which, episode = batch
-        learner = self.learner
+    def validation_step(self, batch: Drawn, batch_idx: int) -> None:
+        which, likelihood = batch[0], self.learner.likelihood
+        stream = batch[1] if isinstance(batch[1], Stream) else Stream((batch[1],))
+        scores, nlls = [], []
         with torch.no_grad():
-            state = learner.adapt(episode.support, episode.context)
-            outputs = learner.predict(state, episode.query.x, episode.context)
-        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-        score = learner.likelihood.task_score(outputs, episode.query, episode.context)
-        nll = learner.likelihood.task_nll(outputs, episode.query, episode.context)
+            for episode, outputs in stream_outputs(self.learner, stream):
+                outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+                scores.append(likelihood.task_score(outputs, episode.query, episode.context))
+                nlls.append(likelihood.task_nll(outputs, episode.query, episode.context))
         mine = slice(len(which))
-        self._scores[which], self._nll[which] = score[mine].double(), nll[mine].double()
+        self._scores[which] = torch.stack(scores).double().mean(0)[mine]
+        self._nll[which] = torch.stack(nlls).double().mean(0)[mine]
 
     def on_validation_epoch_end(self) -> None:
         together = self.trainer.strategy.reduce

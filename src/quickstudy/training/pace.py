@@ -9,7 +9,7 @@ import torch
 
 from quickstudy.build import BuildError, build_learner, options_of
 from quickstudy.config import RunConfig
-from quickstudy.episode import Episode
+from quickstudy.episode import Episode, Stream
 from quickstudy.learners import LEARNERS
 
 log = logging.getLogger("quickstudy")
@@ -26,7 +26,7 @@ def with_tasks(config: RunConfig, tasks_at_once: int) -> RunConfig:
     return RunConfig.model_validate(values)
 
 
-def with_fastest_tasks(config: RunConfig, episode: Episode) -> RunConfig:
+def with_fastest_tasks(config: RunConfig, batch: Episode | Stream) -> RunConfig:
     """The same run, its tasks side by side in the number whose outer gradient takes the least time.
 
     1, 2, 4, … and all tasks of the batch are timed in turn, and the least of each counts. A number that the memory has
@@ -34,7 +34,7 @@ def with_fastest_tasks(config: RunConfig, episode: Episode) -> RunConfig:
 
     Args:
         config: of the run.
-        episode: its first batch.
+        batch: its first one.
 
     Raises:
         BuildError: the learner has no option ``tasks_at_once``.
@@ -47,12 +47,12 @@ def with_fastest_tasks(config: RunConfig, episode: Episode) -> RunConfig:
         )
     if config.learner.get(OPTION):
         return config
-    counts = [2**power for power in range(episode.tasks.bit_length()) if 2**power < episode.tasks]
-    seconds = {count: float("inf") for count in (*counts, episode.tasks)}
+    counts = [2**power for power in range(batch.tasks.bit_length()) if 2**power < batch.tasks]
+    seconds = {count: float("inf") for count in (*counts, batch.tasks)}
     for _ in range(ROUNDS):
         for count in list(seconds):
             try:
-                found = _seconds(with_tasks(config, count), episode)
+                found = _seconds(with_tasks(config, count), batch)
             except torch.OutOfMemoryError:
                 del seconds[count]
                 continue
@@ -68,7 +68,7 @@ def with_fastest_tasks(config: RunConfig, episode: Episode) -> RunConfig:
     return with_tasks(config, best)
 
 
-def _seconds(config: RunConfig, episode: Episode) -> float:
+def _seconds(config: RunConfig, batch: Episode | Stream) -> float:
     """The time of one outer gradient, after one that is not timed."""
     training = config.training
     gpu = training.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
@@ -79,11 +79,11 @@ def _seconds(config: RunConfig, episode: Episode) -> float:
         learner.double()
     half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(training.precision)
     weights = [value for value in learner.parameters() if value.requires_grad]
-    batch = episode.to(device)
+    batch = batch.to(device)
 
     def gradient() -> None:
         with torch.autocast(device.type, half, enabled=half is not None):
-            loss = learner(batch)
+            loss = learner(batch, horizon=config.episode.horizon)
         torch.autograd.grad(loss, weights, allow_unused=True)
         if gpu:
             torch.cuda.synchronize()

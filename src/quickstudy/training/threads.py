@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.config import ConfigError
-from quickstudy.episode import Episode, take_tasks
+from quickstudy.episode import Episode, Stream, leaves, take_tasks
 from quickstudy.functional import same_autocast, summed
 from quickstudy.learners.base import Learner
 
@@ -50,15 +50,15 @@ class TaskThreads:
         for each in self.copies:
             each.progress(share)
 
-    def __call__(self, episode: Episode) -> Tensor:
-        """The mean loss of the tasks, differentiable once."""
-        size = -(-episode.tasks // len(self.copies))
-        starts = range(0, episode.tasks, size)
-        autocast = same_autocast(episode.support.mask.device.type)
+    def __call__(self, batch: Episode | Stream, *, horizon: int = 0) -> Tensor:
+        """The mean loss of the tasks or streams, differentiable once; ``horizon`` as for the learner."""
+        size = -(-batch.tasks // len(self.copies))
+        starts = range(0, batch.tasks, size)
+        autocast = same_autocast(leaves(batch)[0].device.type)
 
         def loss(learner: Learner, start: int) -> Tensor:
-            part: Episode = take_tasks(episode, slice(start, start + size))
-            found: Tensor = learner(part) * (part.tasks / episode.tasks)
+            part: Episode | Stream = take_tasks(batch, slice(start, start + size))
+            found: Tensor = learner(part, horizon=horizon) * (part.tasks / batch.tasks)
             return found
 
         def each(function: Callable[[Any], Any], losses: list[Any]) -> Any:
