@@ -22,7 +22,7 @@ import torch
 import quickstudy
 from quickstudy.adapted import AdaptedTask, base_of, extend, load_task, save_task
 from quickstudy.answering import answer
-from quickstudy.build import build_learner, parse_spec
+from quickstudy.build import build_learner, one_source, parse_spec
 from quickstudy.card import model_card
 from quickstudy.config import RunConfig, parse_config
 from quickstudy.data import SOURCES
@@ -81,7 +81,7 @@ class Artifact:
     @property
     def inputs(self) -> dict[str, Any]:
         """What examples must be: their ``kind``, and for images ``size``, ``channels`` and ``invert``."""
-        name, _, options = parse_spec(self.config.data)
+        name, _, options = parse_spec(one_source(self.config.data))
         source = SOURCES.get(name)
         kind = str(self.config.encoder["name"]) if source is None else source.kind
         found: dict[str, Any] = {"kind": kind}

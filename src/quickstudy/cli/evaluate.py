@@ -11,6 +11,7 @@ import typer
 
 from quickstudy.cli.console import percent, print_json, print_result, print_table, progress_bar, say
 from quickstudy.cli.errors import WrongUse
+from quickstudy.cli.mixed import print_sources, score_mixture
 from quickstudy.cli.unknown import print_unknown, score_unknown
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def evaluate(
     """
     from quickstudy.artifact import load_artifact
     from quickstudy.data.design import fit_design, span
+    from quickstudy.data.mixture import Mixture
 
     model = load_artifact(artifact)
     rival = None if against is None else load_artifact(against)
@@ -123,19 +125,28 @@ def evaluate(
             f"The model {artifact} knows tasks of at most {bank} classes, but --way is {design.way}; choose {bank} or "
             "fewer, or train a model with a larger learner.bank."
         )
-    contest = contest_for(model, source, split=split.value, seed=seed, rival=rival, ablate=ablate)
+    if unknown and source.sources:
+        raise WrongUse("--unknown is learned from one source; name one of the mixture with --data.")
+
+    def contest_on(one: TaskSource) -> Contest:
+        return contest_for(model, one, split=split.value, seed=seed, rival=rival, ablate=ablate)
+
+    contest = contest_on(source)
     if ablate and not contest.ablations:
         raise WrongUse(
             f"The model {artifact} has no part that could be left out; --ablate is for meta_transformer and for "
             "learners that adapt by gradients."
         )
-    scores = score(
-        contest,
-        model,
-        design,
-        episodes=episodes,
-        against_name="" if rival is None else str(against),
-    )
+    against_name = "" if rival is None else str(against)
+    if isinstance(source, Mixture):
+        scores = score_mixture(
+            source,
+            lambda one: score(
+                contest_on(one), model, design, episodes=episodes, against_name=against_name
+            ),
+        )
+    else:
+        scores = score(contest, model, design, episodes=episodes, against_name=against_name)
     if unknown:
         own = source if data is None else fitting_source(model, model.config.data)
         scores["unknown"] = score_unknown(
@@ -166,17 +177,20 @@ def fitting_source(model: Artifact, spec: str) -> TaskSource:
     from quickstudy.data.source import Prior
     from quickstudy.likelihood import Categorical
 
-    name, _, given = parse_spec(spec)
-    if name in SOURCES:
-        kind = SOURCES[name].kind
-        if kind != model.inputs["kind"]:
-            raise WrongUse(
-                f"The model {model.path} reads examples of the kind {model.inputs['kind']}, but {name} holds {kind}; "
-                "choose other data or another model."
-            )
-        for key in set(model.inputs) & set(options_of(SOURCES[name])) - set(given):
-            spec += f",{key}={model.inputs[key]}"
-    source = build_source(spec)
+    def fit(one: str) -> str:
+        name, _, given = parse_spec(one)
+        if name in SOURCES:
+            kind = SOURCES[name].kind
+            if kind != model.inputs["kind"]:
+                raise WrongUse(
+                    f"The model {model.path} reads examples of the kind {model.inputs['kind']}, but {name} holds "
+                    f"{kind}; choose other data or another model."
+                )
+            for key in set(model.inputs) & set(options_of(SOURCES[name])) - set(given):
+                one += f",{key}={model.inputs[key]}"
+        return one
+
+    name, source = parse_spec(spec)[0], build_source(spec, fit=fit)
     values = not isinstance(model.learner.likelihood, Categorical)
     if values != (isinstance(source, Prior) and source.values > 0):
         able, asked = ("numbers", "a class") if values else ("a class", "numbers")
@@ -275,6 +289,8 @@ def print_scores(scores: dict[str, Any]) -> None:
     print_table(
         heads, rows, title=f"{shape}, {scores['episodes']} tasks of the {scores['split']} split"
     )
+    if "sources" in scores:
+        print_sources(scores, number)
     short = scores.get("below_exact")
     if short is not None:
         print_result(f"\n{plain(short['mean'], short['ci95'])} nats below Bayes-optimal")

@@ -131,7 +131,7 @@ def with_parts(
     Raises:
         BuildError: a name that does not exist.
     """
-    from quickstudy.build import look_up, options_of, parse_spec
+    from quickstudy.build import look_up, one_source, options_of, parse_spec
     from quickstudy.config import parse_config, with_overrides
     from quickstudy.data import SOURCES
     from quickstudy.learners import LEARNERS
@@ -142,7 +142,7 @@ def with_parts(
     if data is not None:
         changes["data"] = data
         if fitting and encoder is None:
-            name, _, options = parse_spec(data)
+            name, _, options = parse_spec(one_source(data))
             encoder = look_up("data source", name, SOURCES).kind
             known = options_of(look_up("encoder", encoder, ENCODERS))
             shape = [

@@ -6,6 +6,7 @@ from quickstudy.data.families import Families
 from quickstudy.data.gaussian_process import GaussianProcess
 from quickstudy.data.glyphs import GlyphSource
 from quickstudy.data.images import ImageSource
+from quickstudy.data.mixture import Mixture
 from quickstudy.data.omniglot import OmniglotSource
 from quickstudy.data.source import TaskSource
 from quickstudy.data.synthetic import Linear, Sinusoid
@@ -22,4 +23,5 @@ SOURCES: dict[str, type[TaskSource]] = {
     "gaussian_process": GaussianProcess,
     "families": Families,
     "tables": InventedTables,
+    "mixture": Mixture,
 }

@@ -66,9 +66,9 @@ def check_design(source: TaskSource, split: Split, design: EpisodeDesign) -> Non
         DataError: too few classes, or a class with too few examples; says which, how many, and the largest way and shot
             that are possible. Or a world whose tasks predict another number of values.
     """
-    for part in source.parts.values():
+    for part in source.sources.values():
         check_design(part, split, design)
-    if source.parts:
+    if source.sources:
         return
     if isinstance(source, PoolSource):
         _check_pool(source.pool(split), design)
@@ -152,7 +152,7 @@ def fit_design(
     >>> fit_design(Sinusoid(), "train", shot=5, examples=99, **openly)
     EpisodeDesign(way=1, shot=5, queries=94, within_group=False)
     """
-    if source.parts:
+    if source.sources:
         designs = [
             fit_design(
                 part,
@@ -165,7 +165,7 @@ def fit_design(
                 examples=examples,
                 most_queries=most_queries,
             )
-            for part in source.parts.values()
+            for part in source.sources.values()
         ]
         fewest = min(designs, key=lambda design: span(design.way)[1]).way
         least = min(design.queries for design in designs)

@@ -89,7 +89,7 @@ class TaskSource(ABC):
 
     kind: ClassVar[Literal["image", "text", "vector"]]
     """What the examples are; encoders of the same kind fit."""
-    parts: Mapping[str, TaskSource] = MappingProxyType({})
+    sources: Mapping[str, TaskSource] = MappingProxyType({})
     """The sources that a mixture mixes, by name; nothing of others."""
 
     def prepare(self, encoder: Any) -> None:  # noqa: B027  most sources have nothing to prepare

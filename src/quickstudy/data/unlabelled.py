@@ -9,6 +9,7 @@ from torch import Tensor
 
 from quickstudy.data.design import EpisodeDesign, span
 from quickstudy.data.draw import distinct_numbers
+from quickstudy.data.mixture import Mixture
 from quickstudy.data.source import DataError, PoolSource, Prior, Split, TaskSource
 from quickstudy.episode import Context, Episode, Examples, Inputs, leaves, tree_map
 
@@ -104,6 +105,8 @@ def without_labels(source: TaskSource) -> TaskSource:
     Raises:
         DataError: its tasks have no examples but those that it invents, or examples that cannot be varied.
     """
+    if isinstance(source, Mixture):
+        return source.of(without_labels)
     if not isinstance(source, PoolSource):
         raise DataError(
             "Only examples that lie in a data set can do without labels, and this source invents its tasks; set "

@@ -15,7 +15,7 @@ from torch import Tensor
 from quickstudy.adapted import begin
 from quickstudy.answering import draws, values_and_doubt
 from quickstudy.artifact import AdaptedTask, Artifact, extend
-from quickstudy.build import parse_spec
+from quickstudy.build import one_source, parse_spec
 from quickstudy.data import SOURCES
 from quickstudy.data.source import TaskSource, World
 from quickstudy.estimator.inputs import (
@@ -188,7 +188,8 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"This artifact reads {self.artifact_.inputs['kind']}s; a regressor takes one that reads numbers."
             )
-        source = SOURCES.get(parse_spec(self.artifact_.config.data)[0], TaskSource)
+        name, _, _ = parse_spec(one_source(self.artifact_.config.data))
+        source = SOURCES.get(name, TaskSource)
         by_itself = isinstance(learner.encoder, TableEncoder) or issubclass(source, World)
         self.standardise_ = not by_itself if self.standardise is None else self.standardise
 

@@ -59,6 +59,7 @@ def write_report(
 
     if not evaluations:
         raise ValueError("A report needs at least one evaluation; none was given.")
+    evaluations = [each for one in evaluations for each in (one, *one.get("sources", {}).values())]
     first, config = evaluations[0], artifact.config
     learner = artifact.learner
     if source is None:
@@ -102,6 +103,12 @@ def _at_work(
     """The sections that show a learner at work on tasks like those of an evaluation."""
     from quickstudy.build import build_encoder
 
+    if source.sources:
+        sections = []
+        for name, each in scores.get("sources", {}).items():
+            sections.append(page.section(name, "The tasks of this source by themselves.", ""))
+            sections += _at_work(artifact, source.sources[name], each, None, episodes, device)
+        return sections
     split: Split = scores["split"]
     seed, inside = int(scores["seed"]), bool(scores["within_group"])
     design = EpisodeDesign(

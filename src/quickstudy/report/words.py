@@ -87,15 +87,17 @@ def plural(value: int | Sequence[int], one: str, several: str) -> str:
 
 
 def design_name(scores: Mapping[str, Any]) -> str:
-    """The shape of the tasks, such as ``20-way 1-shot``, or ``5-shot`` where they predict values.
+    """The shape of the tasks, such as ``20-way 1-shot``, or ``5-shot`` where they predict values; in a mixture,
+    behind the name of its source.
 
     >>> design_name({"metric": "mean_squared_error", "way": 1, "shot": 5})
     '5-shot'
     """
+    of = f"{scores['source']}: " if "source" in scores else ""
     if scores["metric"] != "accuracy":
-        return sized(scores["shot"], "shot")
+        return of + sized(scores["shot"], "shot")
     inside = ", within a group" if scores.get("within_group") else ""
-    return f"{sized(scores['way'], 'way')} {sized(scores['shot'], 'shot')}{inside}"
+    return f"{of}{sized(scores['way'], 'way')} {sized(scores['shot'], 'shot')}{inside}"
 
 
 def chance(scores: Mapping[str, Any]) -> float | None:
