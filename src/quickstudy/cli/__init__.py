@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from quickstudy import __version__
-from quickstudy.cli import about, demo, evaluate, export, tasks, train
+from quickstudy.cli import about, correct, demo, evaluate, export, improve, tasks, train
 from quickstudy.cli.console import print_result, remarks, say
 from quickstudy.cli.errors import FAILURE, INTERRUPTED, explain, sentence
 
@@ -57,6 +57,8 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("adapt")(tasks.adapt)
 app.command("predict")(tasks.predict)
+app.command("correct")(correct.correct)
+app.command("improve")(improve.improve)
 app.command("export")(export.export)
 app.command("list")(about.list_parts)
 app.command("doctor")(about.doctor)

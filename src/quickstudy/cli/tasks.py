@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from quickstudy.cli.console import command, percent, print_json, print_result, print_table, say
+from quickstudy.cli.correct import log_answers
 from quickstudy.cli.errors import Failure, WrongUse
 from quickstudy.cli.values import ask_values, learn_values, print_values, values_as_json
 
@@ -185,6 +186,8 @@ class Answers(NamedTuple):
     """How little each input is like any class, where some may be refused."""
     refused: list[bool] | None = None
     """Which inputs are refused, where some may be."""
+    contents: list[Any] = []  # noqa: RUF012  nobody adds to it
+    """The texts or the numbers that were asked about, or the files of the images."""
 
     @property
     def labels(self) -> list[str]:
@@ -225,6 +228,13 @@ def predict(
             help="Answer unknown where an input is like no class, as evaluate --unknown taught the model.",
         ),
     ] = False,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write inputs and answers, and with --labelled the labels, into a log of feedback.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of a table.")
     ] = False,
@@ -241,6 +251,7 @@ def predict(
       quickstudy predict intents.task "Where is my parcel?" --json
       quickstudy predict photos.task new --reject
       quickstudy predict wave.task 0.5 1.5
+      quickstudy predict photos.task new --log feedback.jsonl
     """
     from quickstudy.artifact import base_of, load_artifact, load_task
     from quickstudy.likelihood import Categorical
@@ -252,12 +263,19 @@ def predict(
                 "This model predicts numbers, which are of no class; leave --reject out."
             )
         values = ask_values(model, load_task(task, model), inputs, labelled=labelled)
+        if log is not None:
+            truths = None if values.truth is None else values.truth.tolist()
+            log_answers(log, model, task, values.x.tolist(), values.answers.tolist(), truths)
         if as_json:
             print_json(values_as_json(values))
         else:
             print_values(values)
         return
-    answers = ask(model, load_task(task, model), inputs, labelled=labelled, reject=reject)
+    begun = load_task(task, model)
+    answers = ask(model, begun, inputs, labelled=labelled, reject=reject)
+    if log is not None:
+        names = begun.class_names
+        log_answers(log, model, task, answers.contents, answers.labels, answers.truth, names)
     if as_json:
         print_json(answers_as_json(answers))
     else:
@@ -281,7 +299,7 @@ def ask(
     import torch
 
     from quickstudy.answering import Judged, answer, judge
-    from quickstudy.data.labelled import read_inputs, read_labelled
+    from quickstudy.data.labelled import read_labelled
 
     said: list[Judged] = []
 
@@ -295,11 +313,10 @@ def ask(
     truth: list[str] = []
     origins: list[str] = []
     if not labelled:
-        x, origins = read_inputs(inputs, **model.inputs)
-        texts = {f"text {place}": text for place, text in enumerate(inputs, start=1)}
-        origins = [texts.get(origin, origin) for origin in origins]
-        listen(as_inputs(model, x))
+        x, origins, contents = read_queries(model, inputs)
+        listen(x)
     else:
+        contents = []
         for one in inputs:
             part = read_labelled(one, **model.inputs, fewest_classes=1)
             x = as_inputs(model, part.x)
@@ -307,6 +324,7 @@ def ask(
             listen(x)
             truth += part.labels
             origins += part.origins
+            contents += contents_of(part.x, part.origins)
     whole = Judged(*(torch.cat(each) for each in zip(*said, strict=True)))
     return Answers(
         origins,
@@ -315,7 +333,25 @@ def ask(
         truth if labelled else None,
         whole.scores.tolist() if reject else None,
         whole.unknown.tolist() if reject else None,
+        contents,
     )
+
+
+def read_queries(model: Artifact, inputs: list[str]) -> tuple[Any, list[str], list[Any]]:
+    """Files, folders or texts as the model reads them, where each came from, and its content as a log keeps it."""
+    from quickstudy.data.labelled import read_inputs
+
+    x, origins = read_inputs(inputs, **model.inputs)
+    texts = {f"text {place}": text for place, text in enumerate(inputs, start=1)}
+    contents = contents_of(x, origins)
+    return as_inputs(model, x), [texts.get(origin, origin) for origin in origins], contents
+
+
+def contents_of(x: Any, origins: list[str]) -> list[Any]:
+    """The texts, or the numbers, of examples; of images, their files."""
+    if isinstance(x, list):
+        return x
+    return origins if x.ndim > 2 else x.tolist()
 
 
 def check_truth(task: AdaptedTask, x: Any, labels: list[str], origins: list[str]) -> None:

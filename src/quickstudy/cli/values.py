@@ -76,6 +76,8 @@ class Values(NamedTuple):
     """(input,)"""
     truth: Tensor | None
     """(input,), the right answers, where the inputs carry them."""
+    x: Tensor
+    """(input, column), what was asked."""
 
     @property
     def error(self) -> float:
@@ -100,16 +102,36 @@ def ask_values(
         WrongUse: an input is neither a table nor numbers, or there are more or fewer numbers than the model reads.
         Failure: a labelled input is one that the task learned from.
     """
-    import torch
-
     from quickstudy.adapted import fingerprints
     from quickstudy.artifact import answer
+
+    (target,) = task.class_names
+    rows, origins = read_rows(task, inputs, labelled=labelled)
+    x = rows[:, : len(task.inputs[COLUMNS])]
+    answers = answer(model, task, x)[:, 0].cpu()
+    if not labelled:
+        return Values(origins, target, answers, None, x)
+    seen = set(task.seen)
+    for origin, mark in zip(origins, fingerprints(x), strict=True):
+        if mark in seen:
+            raise Failure(
+                f"The task learned from {origin} itself, which therefore cannot test it; leave that input out, or "
+                "predict without --labelled."
+            )
+    return Values(origins, target, answers, rows[:, -1], x)
+
+
+def read_rows(
+    task: AdaptedTask, inputs: list[str], *, labelled: bool = False
+) -> tuple[Tensor, list[str]]:
+    """Tables of numbers, or numbers that were typed, (input, column), and where each came from; errors as above."""
+    import torch
+
     from quickstudy.data.labelled import read_numbers
     from quickstudy.data.records import TABLES
 
     columns: list[str] = task.inputs[COLUMNS]
-    (target,) = task.class_names
-    wanted = [*columns, target] if labelled else columns
+    wanted = [*columns, *task.class_names] if labelled else columns
     tables, origins = [], []
     for one in inputs:
         if Path(one).suffix.lower() in TABLES:
@@ -122,19 +144,7 @@ def ask_values(
             table, places = torch.tensor([typed_numbers(one, columns)]), [one]
         tables.append(table)
         origins += places
-    rows = torch.cat(tables)
-    x = rows[:, : len(columns)]
-    answers = answer(model, task, x)[:, 0].cpu()
-    if not labelled:
-        return Values(origins, target, answers, None)
-    seen = set(task.seen)
-    for origin, mark in zip(origins, fingerprints(x), strict=True):
-        if mark in seen:
-            raise Failure(
-                f"The task learned from {origin} itself, which therefore cannot test it; leave that input out, or "
-                "predict without --labelled."
-            )
-    return Values(origins, target, answers, rows[:, -1])
+    return torch.cat(tables), origins
 
 
 def typed_numbers(text: str, columns: Sequence[str]) -> list[float]:

@@ -75,7 +75,7 @@ def check_design(source: TaskSource, split: Split, design: EpisodeDesign) -> Non
         return
     assert isinstance(source, Prior)
     if not source.values:
-        if span(design.way)[0] < 2 or design.within_group:
+        if span(design.way)[0] < 2 or (design.within_group and not source.grouped):
             found = "tasks within a group" if design.within_group else f"a way of {design.way}"
             raise DataError(
                 f"Found {found}, but tasks of this source have at least 2 classes and no groups; set way to 2 or more."

@@ -127,6 +127,8 @@ class Prior(TaskSource):
     """Numbers in an example."""
     values: int = 1
     """Numbers that a task predicts, the way of its episodes; 0: it tells classes apart, as many as the design says."""
+    grouped: ClassVar[bool] = False
+    """The classes of each task are of one group, whatever the design says."""
 
     @abstractmethod
     def draw(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import logging
 import signal
@@ -211,10 +212,19 @@ def _scores(module: MetaTraining) -> dict[str, Any]:
     }
 
 
-def _begun(config: RunConfig) -> Learner:
+def training_tasks(config: RunConfig, source: TaskSource, learner: Learner) -> TaskSource:
+    """The tasks that a run draws from a source, in the form that its encoder reads."""
+    source = with_features(source, learner.encoder)
+    return without_labels(source) if config.episode.labels == "none" else source
+
+
+def _begun(config: RunConfig, start: Learner | None) -> Learner:
     """The learner as its training begins."""
     torch.manual_seed(config.training.seed)
-    learner = build_learner(config.learner, config.encoder)
+    if start is not None:
+        learner = copy.deepcopy(start).train()
+    else:
+        learner = build_learner(config.learner, config.encoder)
     if config.training.precision == "64-true":
         learner.double()  # Lightning would do it only after it has read a checkpoint into rounded weights
     return learner
@@ -227,6 +237,8 @@ def train(
     resume: bool = False,
     progress: bool = True,
     dry_run: bool = False,
+    start: Learner | None = None,
+    source: TaskSource | None = None,
 ) -> Artifact:
     """Meta-train a learner and keep the weights that do best on the validation tasks.
 
@@ -237,6 +249,9 @@ def train(
             a budget of steps); without one, begin.
         progress: show a bar on standard error, if that is a terminal.
         dry_run: build everything, take one step and validate once, and write nothing.
+        start: a learner of this config, whose weights the training begins at and which stays as it is; random ones by
+            default.
+        source: where tasks come from, in the form that the encoder reads, in place of what the config's data name.
 
     Returns:
         The artifact; its ``path`` is ``None`` after a dry run.
@@ -256,23 +271,24 @@ def train(
         values["validation"]["episodes"] = max(2, config.training.devices * config.training.nodes)
         config = parse_config(values)
     keep_large_blocks()
-    source = build_source(config.data)
-    config = suited(config, source)
-    learner = _begun(config)
-    source = with_features(source, learner.encoder)
-    if config.episode.labels == "none":
-        source = without_labels(source)
+    if source is None:
+        named = build_source(config.data)
+        config = suited(config, named)
+        learner = _begun(config, start)
+        source = training_tasks(config, named, learner)
+    else:
+        learner = _begun(config, start)
     config = fitted(config, source, learner)
     path = out / "checkpoints" / "last.ckpt"
     begun = resume and path.exists()
     data = TaskData(source, config)
-    if config.training.measure_tasks:
+    if config.training.measure_tasks and start is None:
         # What was measured once stays, since rounding depends on it and a run goes on bit for bit.
         kept = load_config(out / "config.yaml").learner["tasks_at_once"] if begun else 0
         config = (
             with_tasks(config, kept) if kept else with_fastest_tasks(config, data.first_batch())
         )
-        learner = _begun(config)
+        learner = _begun(config, None)
     module = MetaTraining(learner, config)
     if is_main_process() and not dry_run:
         for unfinished in path.parent.glob(".*.tmp"):
