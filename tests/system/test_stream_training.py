@@ -32,11 +32,11 @@ def config(**training: Any) -> RunConfig:
             "data": "levels",
             "learner": "recollecting",
             "encoder": {"name": "raw"},
-            "episode": {"shot": [1, 2], "queries": 8, "tasks": 8, "stream": 5},
+            "episode": {"shot": [1, 2], "queries": 8, "tasks": 16, "stream": 5},
             "validation": {"shot": 2, "queries": 8, "episodes": 20, "every": 20},
             "training": {
                 "steps": 60,
-                "rate": 0.05,
+                "rate": 0.1,
                 "warmup": 1,
                 "average": 0,
                 "optimizer": "adamw",

@@ -12,6 +12,7 @@ import typer
 from quickstudy.cli.console import percent, print_json, print_result, print_table, progress_bar, say
 from quickstudy.cli.errors import WrongUse
 from quickstudy.cli.mixed import print_sources, score_mixture
+from quickstudy.cli.streams import print_streams, score_streams
 from quickstudy.cli.unknown import print_unknown, score_unknown
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ def evaluate(
     shot: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="NUMBER", help="Support examples of a class; default: the same."
+            min=0,
+            metavar="NUMBER",
+            help="Support examples of a class, 0 for a model that reads names; default: the same.",
         ),
     ] = None,
     queries: Annotated[
@@ -80,6 +83,14 @@ def evaluate(
             help="Also score the model without its description, its modulation, or with 0, 1 and 5 inner steps.",
         ),
     ] = False,
+    stream: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            metavar="NUMBER",
+            help="Score each place in streams of so many tasks instead, with memory and without.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of a table.")
     ] = False,
@@ -97,7 +108,13 @@ def evaluate(
       quickstudy evaluate runs/demo/artifact --way 20 --shot 1
       quickstudy evaluate runs/demo/artifact --data omniglot:data/omniglot --within-group
       quickstudy evaluate runs/demo/artifact --against runs/first/artifact --json
+      quickstudy evaluate runs/streams/artifact --stream 10
     """
+    if stream is not None and (against is not None or unknown or ablate or report is not None):
+        raise WrongUse(
+            "--stream compares a model with itself, with its memory and without; leave --against, --unknown, --ablate "
+            "and --report out. The report of a model that was trained on streams shows them by itself."
+        )
     from quickstudy.artifact import load_artifact
     from quickstudy.data.design import fit_design, span
     from quickstudy.data.mixture import Mixture
@@ -111,13 +128,32 @@ def evaluate(
         source,
         split.value,
         way=way,
-        shot=shot or usual.shot,
+        shot=usual.shot if shot is None else shot,
         queries=queries,
         within_group=within_group,
         most_way=span(usual.way or usual.most_way)[1],
         examples=usual.examples,
         most_queries=usual.queries,
     )
+    if stream is not None:
+        found = score_streams(
+            model,
+            source,
+            design,
+            positions=stream,
+            episodes=episodes,
+            split=split.value,
+            seed=seed,
+        )
+        if as_json:
+            print_json(found)
+        else:
+            print_streams(found)
+        return
+    if unknown and not span(design.shot)[0]:
+        raise WrongUse(
+            "Whether an input is of no class is learned from examples; give --unknown a --shot of at least 1."
+        )
     bank = getattr(model.learner, "bank", None)
     any_way = getattr(model.learner, "any_way", False)
     if bank is not None and not any_way and span(design.way)[1] > bank:

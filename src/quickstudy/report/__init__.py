@@ -17,6 +17,7 @@ from quickstudy.report import attention, page, words
 from quickstudy.report.curves import learning_curves
 from quickstudy.report.drawn import draw_task
 from quickstudy.report.functions import draw_function, drawn_function, likelihoods_by_shot
+from quickstudy.report.streams import along_streams
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
@@ -66,6 +67,7 @@ def write_report(
         source = build_source(config.data)
     sections = [page.score_cards(evaluations)]
     sections += _at_work(artifact, source, first, contest, episodes, device)
+    sections += along_streams(artifact, source, first, streams=episodes, device=device)
     if run is not None:
         curves = learning_curves(Path(run) / "metrics.csv")
         sections.append(page.learning(curves, learner.likelihood.metric))

@@ -141,12 +141,22 @@ def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
     return out
 
 
-def shot_chart(by_shot: ByShot, names: Sequence[str], metric: str = "accuracy") -> str:
-    """A score over the number of examples, a line with intervals for each name; errors on a logarithmic scale."""
+def shot_chart(
+    by_shot: ByShot, names: Sequence[str], metric: str = "accuracy", *, label: str = ""
+) -> str:
+    """A score over the number of examples, a line with intervals for each name; errors on a logarithmic scale.
+
+    Args:
+        by_shot: the scores.
+        names: of the lines.
+        metric: what the scores are.
+        label: of the axis below, if it is no number of examples.
+    """
     accuracy = metric == "accuracy"
     with _chart(f"{metric.replace('_', ' ')} by shot") as (axes, result):
-        _lines(axes, {name: [each[name] for each in by_shot.values()] for name in names}, by_shot)
-        axes.set_xlabel("examples of each class" if accuracy else "examples")
+        rows = {name: [each.get(name) for each in by_shot.values()] for name in names}
+        _lines(axes, rows, by_shot)
+        axes.set_xlabel(label or ("examples of each class" if accuracy else "examples"))
         if accuracy:
             _percent_axis(axes.yaxis)
         else:
@@ -168,15 +178,16 @@ def likelihood_chart(by_shot: ByShot, names: Sequence[str]) -> str:
 
 
 def _lines(
-    axes: Any, rows: Mapping[str, Sequence[Mapping[str, float]]], ticks: Iterable[int]
+    axes: Any, rows: Mapping[str, Sequence[Mapping[str, float] | None]], ticks: Iterable[int]
 ) -> None:
-    """Means with their intervals, a line for each name, the first one on top."""
+    """Means with their intervals, a line for each name, the first one on top; not everybody is at every tick."""
     names = [str(tick) for tick in ticks]
     for i, scores in reversed(list(enumerate(rows.values()))):
+        there = [(place, score) for place, score in enumerate(scores) if score is not None]
         axes.errorbar(
-            range(len(scores)),
-            [score["mean"] for score in scores],
-            [score["ci95"] for score in scores],
+            [place for place, _ in there],
+            [score["mean"] for _, score in there],
+            [score["ci95"] for _, score in there],
             color=COLOURS[series(i)],
             marker="o",
             markersize=4.5,
