@@ -24,6 +24,7 @@ from quickstudy.episode import (
     padding_value,
     tree_map,
 )
+from quickstudy.following import memory_of
 from quickstudy.learners.base import State
 from quickstudy.likelihood import Categorical
 from quickstudy.naming import Description, blank, check_names, new_context
@@ -47,6 +48,7 @@ class AdaptedTask:
         inputs: what examples must be, as :attr:`Artifact.inputs` says.
         seen: a fingerprint of each example, so that nobody scores a task on what it learned from.
         embedded: where the examples lie, if its artifact refuses queries by their distance from them.
+        before: how many tasks of its stream came before it.
     """
 
     base_id: str
@@ -57,6 +59,7 @@ class AdaptedTask:
     inputs: dict[str, Any] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
     embedded: Embedded | None = None
+    before: int = 0
 
 
 def fingerprints(x: Inputs) -> list[str]:
@@ -119,6 +122,7 @@ def save_task(path: str | Path, task: AdaptedTask, *, base: str | Path | None = 
         "examples": task.examples,
         "inputs": task.inputs,
         "seen": task.seen,
+        "before": task.before,
     }
     facts["sha256"] = _checksum(facts, tensors)
     content = safetensors.torch.save(tensors, metadata={"quickstudy": json.dumps(facts)})
@@ -206,6 +210,7 @@ def load_task(path: str | Path, artifact: Artifact) -> AdaptedTask:
         inputs=facts["inputs"],
         seen=facts["seen"],
         embedded=Embedded(**parts["embedded"]) if parts["embedded"] else None,
+        before=facts.get("before", 0),  # which earlier versions did not write
     )
 
 
@@ -217,6 +222,7 @@ def extend(
     *,
     class_names: Sequence[str] | None = None,
     description: Description = "",
+    after: AdaptedTask | None = None,
 ) -> AdaptedTask:
     """Learn from more examples: begin a task, or go on with one.
 
@@ -228,6 +234,7 @@ def extend(
         class_names: of a new task; the sorted labels where it is absent. They may name classes that come later. Of
             numbers, what they are called.
         description: what a new task says of itself, for learners that read it.
+        after: the task of the same stream that came before a new one, for learners that remember it.
 
     Returns:
         A new task; ``task`` is left as it was.
@@ -235,7 +242,8 @@ def extend(
     Raises:
         ArtifactError: no example, a number in one that is not finite, one class only, a label that the task does not
             know, classes for a learner of numbers or the other way about, a task of another artifact, an inner loop
-            that diverges, a description of a task that has begun or that the learner cannot read.
+            that diverges, a description of a task that has begun or that the learner cannot read, a previous task for
+            one that has begun, of another artifact or for a learner without memory.
     """
     count = len(leaves(x)[0])
     if count != len(labels) or not count:
@@ -248,6 +256,10 @@ def extend(
         if len(description):
             raise ArtifactError(
                 "A task says what it is about when it begins; leave the description out, or begin anew."
+            )
+        if after is not None:
+            raise ArtifactError(
+                "A task starts from what another left when it begins; leave the previous task out, or begin anew."
             )
     classes = isinstance(artifact.learner.likelihood, Categorical)
     if isinstance(labels, Tensor) == classes:
@@ -264,8 +276,9 @@ def extend(
     context = (
         new_context(names, artifact.learner, device, description) if task is None else task.context
     )
+    known_state = memory_of(artifact, after) if task is None else task.state
     with torch.no_grad():
-        state = artifact.learner.adapt(support, context, None if task is None else task.state)
+        state = artifact.learner.adapt(support, context, known_state)
         if not all(leaf.isfinite().all() for leaf in leaves(state)):
             why = artifact.learner.trouble(support, context) or "its state is not finite"
             raise ArtifactError(
@@ -280,6 +293,7 @@ def extend(
         inputs=artifact.inputs,
         seen=([] if task is None else task.seen) + fingerprints(x),
         embedded=_embedded(artifact, task, support, len(names)),
+        before=task.before if task is not None else 0 if after is None else after.before + 1,
     )
 
 

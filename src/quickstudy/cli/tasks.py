@@ -55,6 +55,18 @@ def adapt(
         Path | None,
         typer.Option("--from", metavar="TASK", help="Learn more about this task, begun before."),
     ] = None,
+    after: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TASK", help="Start from what this task left, for a model that remembers."
+        ),
+    ] = None,
+    place: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="NUMBER", help="Which task of its stream this is; checks --after."
+        ),
+    ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Begin anew where the --out file exists already.")
     ] = False,
@@ -72,17 +84,25 @@ def adapt(
       quickstudy adapt runs/named/artifact --classes "red fox,grey wolf" --describe "animals" --out new.task
       quickstudy adapt runs/demo/artifact more-photos --from photos.task --out photos.task
       quickstudy adapt runs/waves/artifact points.csv --out wave.task
+      quickstudy adapt runs/streams/artifact tuesday.csv --after monday.task --out tuesday.task
     """
     if out.exists() and not replace and (earlier is None or not out.samefile(earlier)):
         raise WrongUse(
             f"{out} exists already and is not overwritten; learn more with --from {out}, begin anew with --replace, or "
             "choose another --out."
         )
+    if earlier is not None and (after is not None or place is not None):
+        raise WrongUse(
+            "--from learns more about a task, --after begins the next one of its stream; leave one of them out."
+        )
     from quickstudy.artifact import load_artifact, load_task
+    from quickstudy.following import check_place
     from quickstudy.likelihood import Categorical
 
     model = load_artifact(artifact)
     begun = None if earlier is None else load_task(earlier, model)
+    previous = None if after is None else load_task(after, model)
+    check_place(previous, place)
     values = not isinstance(model.learner.likelihood, Categorical)
     named = None if classes is None else [name.strip() for name in classes.split(",")]
     if begun is not None and (named or describe):
@@ -95,14 +115,21 @@ def adapt(
             raise WrongUse(
                 "This model predicts numbers; give a table of them as SUPPORT, and leave --classes out."
             )
-        task = learn_values(model, support, begun, description=said(model, describe))
+        told_of = said(model, describe)
+        task = learn_values(model, support, begun, description=told_of, after=previous)
     else:
-        task = learn(model, support, begun, classes=named, description=said(model, describe))
+        if previous is not None and support is None:
+            raise WrongUse(
+                "A task that follows another learns from examples; give some as SUPPORT, or leave --after out."
+            )
+        told_of = said(model, describe)
+        task = learn(model, support, begun, classes=named, description=told_of, after=previous)
     keep(model, task, out)
     known = ", ".join(task.class_names[:10]) + (", …" if len(task.class_names) > 10 else "")
     what = f"to predict {known}" if values else f"{len(task.class_names)} classes ({known})"
     told = f"{task.examples} examples" if task.examples else "their names alone"
-    say(f"Learned {what} from {told}.")
+    where = f", as task {task.before + 1} of its stream" if task.before else ""
+    say(f"Learned {what} from {told}{where}.")
     print_result(str(out))
     say(f"Try it: {command('predict', out)} INPUT")
 
@@ -114,6 +141,7 @@ def learn(
     *,
     classes: list[str] | None = None,
     description: Description = "",
+    after: AdaptedTask | None = None,
 ) -> AdaptedTask:
     """The task after seeing the labelled examples of a folder or file, or by the names of its classes alone.
 
@@ -135,7 +163,13 @@ def learn(
     examples = read_labelled(str(support), **model.inputs, fewest_classes=fewest)
     x = as_inputs(model, examples.x)
     return extend(
-        model, begun, x, examples.labels, class_names=classes, description=description
+        model,
+        begun,
+        x,
+        examples.labels,
+        class_names=classes,
+        description=description,
+        after=after,
     )
 
 

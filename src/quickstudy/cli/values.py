@@ -28,6 +28,7 @@ def learn_values(
     begun: AdaptedTask | None = None,
     *,
     description: Description = "",
+    after: AdaptedTask | None = None,
 ) -> AdaptedTask:
     """The task after seeing the examples of a table of numbers.
 
@@ -47,7 +48,7 @@ def learn_values(
         found = read_valued(path)
         x, y, columns, target = found.x, found.y, found.columns, found.target
         check_width(model, columns, path)
-    task = extend(model, begun, x, y, class_names=[target], description=description)
+    task = extend(model, begun, x, y, class_names=[target], description=description, after=after)
     return replace(task, inputs=model.inputs | {COLUMNS: columns})
 
 

@@ -21,6 +21,7 @@ from quickstudy.estimator.inputs import (
     artifact_to_start_from,
     images_of,
     mean_and_deviation,
+    previous_task,
     reads_tables,
     table_of,
     texts_of,
@@ -80,7 +81,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return cls(shipped(name), device=device)
 
     def fit(
-        self, X: Any = None, y: Any = None, *, classes: Any = None, description: Description = ""
+        self,
+        X: Any = None,
+        y: Any = None,
+        *,
+        classes: Any = None,
+        description: Description = "",
+        after: FewShotClassifier | None = None,
     ) -> Self:
         """Learn a task from its examples and forget any earlier one.
 
@@ -89,12 +96,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             y: (example,), the class of each; at least two classes.
             classes: all classes of the task, where ``y`` does not hold them all.
             description: what the task says of itself, in words or numbers, if the artifact reads it.
+            after: a classifier that has learned the task before in a stream, whose memory this one starts from.
 
         Raises:
-            ValueError: the examples are not of the artifact's kind, or of one class only.
-            ArtifactError: the artifact reads no names, or no such description.
+            ValueError: the examples are not of the artifact's kind, or of one class only; there are none, but a task
+                came before.
+            ArtifactError: the artifact reads no names, or no such description; ``after`` has another artifact, or one
+                without memory.
         """
-        return self._begin(X, y, classes, description)
+        return self._begin(X, y, classes, description, after)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
         """Learn from more examples of the task; the first call begins it.
@@ -108,7 +118,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: a label that is not among the classes, or examples of another kind.
         """
         if not hasattr(self, "task_"):
-            return self._begin(X, y, classes, "")
+            return self._begin(X, y, classes, "", None)
         if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             raise ValueError(
                 f"The task was begun with the classes {self.classes_.tolist()}, and now classes are "
@@ -165,7 +175,19 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = tables
         return tags
 
-    def _begin(self, X: Any, y: Any, classes: Any, description: Description) -> Self:
+    def _begin(
+        self,
+        X: Any,
+        y: Any,
+        classes: Any,
+        description: Description,
+        after: FewShotClassifier | None,
+    ) -> Self:
+        previous = previous_task(after)
+        if X is None and previous is not None:
+            raise ValueError(
+                "A task that follows another learns from examples; give some, or leave after out."
+            )
         self.artifact_ = artifact_to_start_from(self.artifact, self.device)
         if X is None and classes is not None:
             for scale in ("mean_", "scale_", "n_features_in_", "feature_names_in_"):
@@ -183,7 +205,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "another class."
             )
         self.task_ = extend(
-            self.artifact_, None, x, labels, class_names=self._names(), description=description
+            self.artifact_,
+            None,
+            x,
+            labels,
+            class_names=self._names(),
+            description=description,
+            after=previous,
         )
         return self
 

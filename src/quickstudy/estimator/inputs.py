@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from quickstudy.artifact import Artifact, load_artifact
+from quickstudy.artifact import AdaptedTask, Artifact, load_artifact
 from quickstudy.data.decoding import to_pixels
 from quickstudy.data.labelled import read_inputs
 from quickstudy.nn.encoders import RawEncoder, VectorEncoder
@@ -144,3 +144,16 @@ def _planes(images: Array) -> Array:
             f"Found pixels from {low:g} to {high:g}; expected floats in 0 … 1 or whole numbers in 0 … 255."
         )
     return np.rint(images * (255 / most)).astype(np.uint8)
+
+
+def previous_task(after: BaseEstimator | None) -> AdaptedTask | None:
+    """What an estimator has learned that came before another one in a stream.
+
+    Raises:
+        NotFittedError: it has learned nothing yet.
+    """
+    if after is None:
+        return None
+    check_is_fitted(after, "task_")
+    task: AdaptedTask = after.task_
+    return task
