@@ -22,6 +22,7 @@ from quickstudy.estimator.inputs import (
     Array,
     artifact_to_start_from,
     mean_and_deviation,
+    previous_task,
     reads_tables,
     table_of,
 )
@@ -83,24 +84,27 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.standardise = standardise
         self.device = device
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, *, after: FewShotRegressor | None = None) -> Self:
         """Learn a function from its points and forget any earlier one.
 
         Args:
             X: (example, column).
             y: (example,) or (example, values), as many as the artifact predicts.
+            after: a regressor that has learned the function before in a stream, whose memory this one starts from.
 
         Raises:
             ValueError: the artifact tells classes apart, a number is not finite, or there are more columns than the
                 artifact takes.
+            ArtifactError: ``after`` has another artifact, or one without memory.
         """
+        previous = previous_task(after)
         self._start()
         x = self._inputs(X, begin=True)
         y = self._values(y, len(x))
         self.centre_, self.spread_ = np.zeros(y.shape[1]), np.ones(y.shape[1])
         if self.standardise_:
             self.centre_, self.spread_ = mean_and_deviation(y)
-        self.task_ = extend(self.artifact_, None, x, self._as_learned(y))
+        self.task_ = extend(self.artifact_, None, x, self._as_learned(y), after=previous)
         return self
 
     def partial_fit(self, X: Any, y: Any) -> Self:
