@@ -8,6 +8,7 @@ from quickstudy.data.glyphs import GlyphSource
 from quickstudy.data.images import ImageSource
 from quickstudy.data.mixture import Mixture
 from quickstudy.data.omniglot import OmniglotSource
+from quickstudy.data.shared_waves import SharedSinusoid
 from quickstudy.data.source import TaskSource
 from quickstudy.data.synthetic import Linear, Sinusoid
 from quickstudy.data.tables import InventedTables
@@ -19,6 +20,7 @@ SOURCES: dict[str, type[TaskSource]] = {
     "images": ImageSource,
     "text": TextSource,
     "sinusoid": Sinusoid,
+    "shared_sinusoid": SharedSinusoid,
     "linear": Linear,
     "gaussian_process": GaussianProcess,
     "families": Families,

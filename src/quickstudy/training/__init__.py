@@ -208,6 +208,7 @@ def _scores(module: MetaTraining) -> dict[str, Any]:
             "split": "validation",
             "step": module.best["step"],
             "inductive": True,
+            "stream": module.config.validation_stream,
         }
     }
 
