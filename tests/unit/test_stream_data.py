@@ -12,7 +12,7 @@ from quickstudy.data import shared_waves
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.shared_waves import SharedSinusoid
 from quickstudy.data.source import DataError, Pool, PoolSource, Split, TaskSource
-from quickstudy.data.streams import Streams
+from quickstudy.data.streams import GroupStreams, Streams
 from quickstudy.data.synthetic import Linear, Sinusoid
 from quickstudy.episode import Stream, leaves, take_tasks, tree_map
 
@@ -121,6 +121,11 @@ def test_what_cannot_be_drawn_is_said(
 ) -> None:
     with pytest.raises(DataError, match=said):
         Streams(source, "train", design, **{"positions": 2, **more})
+
+
+def test_groups_that_are_all_too_small_are_named() -> None:
+    with pytest.raises(DataError, match="no group has the 8 of a task"):
+        GroupStreams(Numbered().pool("train"), EpisodeDesign(8, 1, 2), tasks=1, positions=2)
 
 
 def test_tasks_of_other_worlds_share_nothing_and_have_the_same_exact_answers() -> None:

@@ -26,11 +26,19 @@ class GroupStreams:
         design: the shape of the tasks.
         tasks: streams in a batch.
         positions: tasks in a stream.
+
+    Raises:
+        DataError: no group can fill a task.
     """
 
     def __init__(self, pool: Pool, design: EpisodeDesign, *, tasks: int, positions: int) -> None:
         self._draw = ClassDraw(pool, replace(design, within_group=True), tasks=tasks)
         self.tasks, self.positions, self.way = tasks, positions, span(design.way)[1]
+        if not self._draw.groups:
+            raise DataError(
+                f"A stream has classes of one group, and no group has the {self.way} of a task with enough examples; "
+                "set a smaller way, or fewer queries."
+            )
 
     def stream(self, generator: torch.Generator, augment: Augment | None = None) -> Stream:
         """A batch of streams, their examples varied by ``augment``."""

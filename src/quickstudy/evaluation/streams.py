@@ -17,6 +17,7 @@ from quickstudy.evaluation.intervals import interval
 from quickstudy.evaluation.measures import Measures, joined, measured, summaries, summary
 from quickstudy.learners.base import Learner
 from quickstudy.learners.streams import stream_outputs
+from quickstudy.likelihood import SquaredError
 
 STREAMS_AT_ONCE = 16
 """Streams that are scored in one piece."""
@@ -134,7 +135,7 @@ def _measured(
         }
         for name, answers in told.items():
             found[name] = [
-                measured(answer, learner.likelihood, episode)
+                measured(answer, SquaredError(), episode)
                 for answer, episode in zip(answers, stream.episodes, strict=True)
             ]
     return found
