@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from quickstudy.data.design import EpisodeDesign, check_design
+from quickstudy.data.design import EpisodeDesign, check_design, span
 from quickstudy.data.draw import Episodes
 from quickstudy.data.source import DataError, PoolSource, Prior, Split, TaskSource, World
 from quickstudy.episode import leaves
@@ -117,7 +117,7 @@ def _enter_rules(contest: Contest, world: World) -> None:
     """The baselines of tasks that predict values."""
     contest.enter_rule("mean_of_support", support_mean)
     contest.enter_rule("ridge_raw_inputs", ridge_of_support)
-    contest.enter_rule("exact", lambda episode: world.exact(episode.to("cpu")))
+    contest.enter_rule("exact", lambda episode: world.exact(episode.to("cpu")), bare=True)
 
 
 def _enter_classifiers(
@@ -202,7 +202,8 @@ def evaluate(
         mean and ci95.
 
     Raises:
-        DataError: the split cannot fill the design.
+        DataError: the split cannot fill the design; or tasks have no examples, and the learner reads no names of
+            classes or these have none.
         ValueError: fewer than 2 episodes, or a contest of another split or seed.
     """
     if episodes < 2:
@@ -223,6 +224,14 @@ def evaluate(
         raise ValueError(
             f"The contest is of split {contest.split!r} and seed {contest.seed}, but {split!r} and {seed} were asked "
             "for; make another one."
+        )
+    players = [
+        contest.contestants[name] for name in ("learner", "against") if name in contest.contestants
+    ]
+    if not span(design.shot)[1] and not all(each.bare for each in players):
+        raise DataError(
+            "Without examples a task is known by the names of its classes alone, and a learner reads none, or this "
+            "data set has none; ask for a shot of at least 1, or train the learner meta_transformer with names=true."
         )
     tasks = contest.read_by(learner.encoder)
     probe = Episodes(tasks, split, design, tasks=2, seed=seed)[0]
@@ -270,7 +279,7 @@ def scores_by_shot(
     design: EpisodeDesign,
     *,
     episodes: int,
-    shots: Sequence[int] = (1, 2, 5, 10),
+    shots: Sequence[int] = (0, 1, 2, 5, 10),
     queries: int | None = None,
 ) -> dict[int, dict[str, dict[str, Any]]]:
     """Scores of each contestant for each shot that the data allow: shot → name → mean and ci95, and other measures.
@@ -279,14 +288,18 @@ def scores_by_shot(
         contest: who is scored, and on what.
         design: way and group of the tasks.
         episodes: tasks for each shot.
-        shots: support examples of a class.
+        shots: support examples of a class; 0 only where the learner knows classes by their names.
         queries: most query examples of a class, the same for every shot; by default 5 of a class, and of a world as
             many as the design has.
     """
     found = {}
     source = contest.source
     most = queries or (design.queries if isinstance(source, Prior) else 5)
+    learner = contest.contestants["learner"]
+    named = isinstance(learner.likelihood, Categorical) and learner.bare
     for shot in shots:
+        if not shot and not named:
+            continue
         each = EpisodeDesign(design.way, shot, min(most, design.queries), design.within_group)
         try:
             check_design(source, contest.split, each)

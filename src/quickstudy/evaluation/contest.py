@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from quickstudy.data.design import EpisodeDesign
+from quickstudy.data.design import EpisodeDesign, span
 from quickstudy.data.draw import Episodes
 from quickstudy.data.features import with_features
 from quickstudy.data.source import Pool, PoolSource, Split, TaskSource
 from quickstudy.episode import Episode, Inputs, leaves, tree_map, without_support
 from quickstudy.evaluation.measures import Measures, joined, measured
 from quickstudy.learners.base import Learner
-from quickstudy.likelihood import Likelihood, SquaredError
+from quickstudy.likelihood import Categorical, Likelihood, SquaredError
 from quickstudy.nn.encoders import Encoder, RawEncoder, encode
 
 TASKS_AT_ONCE = 16
@@ -49,10 +49,19 @@ def answering(module: nn.Module, device: torch.device | str = "cpu") -> Iterator
 
 
 def answer_batch(learner: Learner, episode: Episode, *, adapted: bool = True) -> Tensor:
-    """Outputs (task, query, …) for the queries of an episode, after adapting to its support or before."""
-    support = episode.support if adapted else without_support(episode.support)
-    state = learner.adapt(support, episode.context)
-    return learner.predict(state, episode.query.x, episode.context)
+    """Outputs (task, query, …) for the queries of an episode, after adapting to its support or before.
+
+    Before adapting, nothing is known of a task but how many classes it has: neither support nor names nor description.
+    """
+    support, context = episode.support, episode.context
+    if not adapted:
+        support = without_support(support)
+        context = context._replace(
+            names=context.names[..., :0],
+            description=tree_map(lambda said: said[..., :0], context.description),
+        )
+    state = learner.adapt(support, context)
+    return learner.predict(state, episode.query.x, context)
 
 
 def score_tasks(
@@ -185,6 +194,8 @@ class Contestant(NamedTuple):
     """The tasks, in the form that it reads."""
     module: nn.Module
     """What must be in evaluation mode."""
+    bare: bool = False
+    """It can answer without examples: it reads the names of the classes, and they have names; or it predicts values."""
 
 
 def on_features(learner: Learner, width: int) -> Learner:
@@ -242,7 +253,10 @@ class Contest:
             source: where its inputs come from; by default its own encoder decides.
             unadapted: what to call the same learner as it answers without having seen the support.
         """
-        if source is None and learner.fixed_encoding and not learner.inner_loop:
+        reads = bool(getattr(learner, "names", False))
+        # Names are read by the encoder itself, which must therefore stay.
+        fixed = learner.fixed_encoding and not learner.inner_loop and not reads
+        if source is None and fixed:
             source = self.encoded(learner.encoder)
             if source is not None:
                 learner = on_features(learner, learner.encoder.width)
@@ -252,25 +266,37 @@ class Contest:
             if isinstance(tasks, PoolSource):
                 source = FixedPool(tasks.pool(self.split))
         answer = partial(answer_batch, learner)
-        entered = Contestant(answer, learner.likelihood, source, learner)
+        bare = not isinstance(learner.likelihood, Categorical)
+        if reads and isinstance(source, PoolSource):
+            bare = source.pool(self.split).names.shape[1] > 0
+        entered = Contestant(answer, learner.likelihood, source, learner, bare)
         self.contestants[name] = entered
         if unadapted is not None:
             before = partial(answer_batch, learner, adapted=False)
             self.contestants[unadapted] = entered._replace(answer=before)
 
-    def enter_rule(self, name: str, rule: Answer) -> None:
-        """Add a rule that says a value for each query of an episode, or knows their distribution."""
-        self.contestants[name] = Contestant(rule, SquaredError(), self.source, nn.Identity())
+    def enter_rule(self, name: str, rule: Answer, *, bare: bool = False) -> None:
+        """Add a rule that says a value for each query of an episode, or knows their distribution.
+
+        Args:
+            name: what to call it.
+            rule: that answers.
+            bare: whether it can answer without examples.
+        """
+        module = nn.Identity()
+        self.contestants[name] = Contestant(rule, SquaredError(), self.source, module, bare)
 
     def rounds(
         self, design: EpisodeDesign, episodes: int
     ) -> Iterator[dict[str, tuple[Contestant, Episode]]]:
-        """The tasks, some at a time, as each contestant reads them.
+        """The tasks, some at a time, as each contestant reads them; without examples, those who can do without.
 
         Raises:
             DataError: the split cannot fill the design.
         """
-        sources = {id(each.source): each.source for each in self.contestants.values()}
+        none = span(design.shot)[1] == 0
+        taking_part = {name: c for name, c in self.contestants.items() if c.bare or not none}
+        sources = {id(each.source): each.source for each in taking_part.values()}
         draws = {
             key: Episodes(source, self.split, design, length=episodes, seed=self.seed)
             for key, source in sources.items()
@@ -281,7 +307,7 @@ class Contest:
         )
         step = min(TASKS_AT_ONCE, max(1, BYTES_AT_ONCE // size))
         with ExitStack() as stack:
-            for each in self.contestants.values():
+            for each in taking_part.values():
                 stack.enter_context(answering(each.module, self.device))
             for start in range(0, episodes, step):
                 which = range(start, min(start + step, episodes))
@@ -293,10 +319,7 @@ class Contest:
                         source.require(torch.cat(drawn))
                     batch = tree_map(lambda *parts: torch.cat(parts), *(draw[i] for i in which))
                     batches[key] = batch.to(self.device)
-                yield {
-                    name: (each, batches[id(each.source)])
-                    for name, each in self.contestants.items()
-                }
+                yield {name: (each, batches[id(each.source)]) for name, each in taking_part.items()}
 
     def measures(
         self, design: EpisodeDesign, episodes: int, progress: Progress | None = None
@@ -311,7 +334,7 @@ class Contest:
             done += batch.tasks
             if progress is not None:
                 progress(done, episodes)
-        return {name: joined(parts) for name, parts in found.items()}
+        return {name: joined(parts) for name, parts in found.items() if parts}
 
     def scores(
         self, design: EpisodeDesign, episodes: int, progress: Progress | None = None

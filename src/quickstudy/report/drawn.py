@@ -58,13 +58,13 @@ def draw_task(
     """The first task of a seed, as the learner answers it.
 
     Args:
-        design: of the task; of a range of ways or shots the largest is taken.
+        design: of the task; of a range of ways or shots the largest is taken, and at least one example to show.
 
     Raises:
         DataError: the split cannot fill the design.
     """
     whole = EpisodeDesign(
-        span(design.way)[1], span(design.shot)[1], design.queries, design.within_group
+        span(design.way)[1], max(1, span(design.shot)[1]), design.queries, design.within_group
     )
     source.prepare(learner.encoder)
     episodes = Episodes(source, split, whole, seed=seed)

@@ -122,7 +122,8 @@ def errors_by_shot(by_shot: figures.ByShot, tasks: int, metric: str) -> str:
 
 def _shots_card(by_shot: figures.ByShot, caption: str, metric: str) -> str:
     """A line of scores over shots for each method; ``caption`` is HTML."""
-    names = [name for name in next(iter(by_shot.values())) if name != "before_adaptation"]
+    # Without examples, not everybody takes part.
+    names = [name for name in max(by_shot.values(), key=len) if name != "before_adaptation"]
     legend = "".join(
         f'<li style="--swatch:var(--{figures.series(i)})">{words.method(name)}</li>'
         for i, name in enumerate(names)

@@ -1,0 +1,115 @@
+"""Scores without a single example: who takes part, and what they are beside."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from quickstudy.data.design import EpisodeDesign
+from quickstudy.data.draw import Episodes
+from quickstudy.data.source import DataError, Pool, PoolSource
+from quickstudy.data.synthetic import Sinusoid
+from quickstudy.evaluation import answer_batch, contest_of, evaluate, scores_by_shot
+from quickstudy.learners.memory import MetaTransformer
+from quickstudy.learners.metric import ProtoNet
+from quickstudy.learners.neural_process import TransformerNeuralProcess
+from quickstudy.nn.encoders import RawEncoder, VectorEncoder
+from quickstudy.nn.words import bytes_of
+from quickstudy.report.figures import shot_chart
+
+BARE = EpisodeDesign(way=3, shot=0, queries=4)
+
+
+class Spoken(PoolSource):
+    """Classes whose names say where they lie."""
+
+    kind = "vector"
+
+    def __init__(self, *, named: bool = True) -> None:
+        corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
+        words = [
+            " ".join(["left", "right"][int(c > 0)] + str(i) for i, c in enumerate(row))
+            for row in corners
+        ]
+        noise = 0.1 * torch.randn(8, 12, 3, generator=torch.Generator().manual_seed(0))
+        pool = Pool(
+            (corners[:, None] + noise).flatten(0, 1),
+            torch.full((8,), 12),
+            words,
+            torch.zeros(8, dtype=torch.int64),
+            ["all"],
+            bytes_of(words),
+        )
+        self.spoken = pool if named else dataclasses.replace(pool, names=torch.zeros(8, 0).long())
+
+    def pool(self, split: str) -> Pool:
+        return self.spoken
+
+
+@pytest.fixture(scope="module")
+def learner() -> MetaTransformer:
+    """Trained on what names say of where classes lie."""
+    torch.manual_seed(0)
+    options = {"width": 16, "heads": 2, "slots": 2, "names": True, "left_out": 0.2}
+    found = MetaTransformer(VectorEncoder(3, width=8, layers=1), **options)
+    optimizer = torch.optim.AdamW(found.parameters(), lr=0.01)
+    design = EpisodeDesign(way=3, shot=(0, 1), queries=2)
+    tasks = Episodes(Spoken(), "train", design, tasks=16, length=60)
+    for i in range(60):
+        optimizer.zero_grad()
+        found(tasks[i]).backward()
+        nn.utils.clip_grad_norm_(found.parameters(), 1.0)
+        optimizer.step()
+    return found.eval()
+
+
+def test_names_alone_are_worth_something_and_before_adapting_nothing_is_known(
+    learner: MetaTransformer,
+) -> None:
+    scores = evaluate(learner, Spoken(), design=BARE, episodes=60)
+    assert scores["mean"] - scores["ci95"] > 0.6
+    before = scores["before_adaptation"]
+    assert abs(before["mean"] - 1 / 3) < max(0.02, 2 * before["ci95"])
+    assert scores["baselines"] == {}
+    assert scores["shot"] == 0
+    assert scores["inductive"]
+
+
+def test_scores_by_shot_begin_without_examples_and_are_drawn(learner: MetaTransformer) -> None:
+    contest = contest_of(learner, Spoken())
+    found = scores_by_shot(contest, EpisodeDesign(3, 1, 4), episodes=20, shots=(0, 1, 2))
+    assert list(found) == [0, 1, 2]
+    assert set(found[0]) == {"learner", "before_adaptation"}
+    assert "linear_head" in found[1]
+    assert "<svg" in shot_chart(found, ["learner", "linear_head"])
+    plain = contest_of(ProtoNet(VectorEncoder(3, width=8)), Spoken())
+    assert list(scores_by_shot(plain, EpisodeDesign(3, 1, 4), episodes=4, shots=(0, 1))) == [1]
+
+
+def test_who_reads_no_names_or_finds_none_is_refused(learner: MetaTransformer) -> None:
+    plain = ProtoNet(VectorEncoder(3, width=8))
+    for who, source in ((plain, Spoken()), (learner, Spoken(named=False))):
+        with pytest.raises(DataError, match="known by the names of its classes alone"):
+            evaluate(who, source, design=BARE, episodes=4)
+    with pytest.raises(DataError, match="known by the names of its classes alone"):
+        evaluate(learner, Spoken(), design=BARE, episodes=4, against=plain)
+
+
+def test_what_is_unknown_before_adapting(learner: MetaTransformer) -> None:
+    batch = Episodes(Spoken(), "test", EpisodeDesign(3, 1, 4), tasks=5)[0]
+    hidden = batch._replace(context=batch.context._replace(names=batch.context.names[..., :0]))
+    with torch.no_grad():
+        named, nameless = (answer_batch(learner, each, adapted=False) for each in (batch, hidden))
+    torch.testing.assert_close(named, nameless)
+
+
+def test_a_learner_of_values_says_what_it_expects_of_any_task() -> None:
+    torch.manual_seed(0)
+    learner = TransformerNeuralProcess(RawEncoder(1), values=1, width=8, layers=1, heads=2)
+    design = EpisodeDesign(way=1, shot=0, queries=6)
+    scores = evaluate(learner, Sinusoid(), design=design, episodes=8)
+    assert list(scores["baselines"]) == ["exact"]
+    assert scores["mean"] == pytest.approx(scores["before_adaptation"]["mean"])
