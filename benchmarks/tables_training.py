@@ -44,9 +44,10 @@ Learner `tables` on encoder `table`, {parameters:,} parameters in single precisi
 
 ## Data
 
-It was trained on invented tables alone (the data source `tables`): random causal networks{mechanisms}.
-They had {columns[0]} to {columns[1]} columns, {shots[0]} to {shots[1]} rows to learn from{of_classes}. No table of
-anybody's took part, so there is no licence and no person in it.
+It was trained on invented tables alone (the data source `tables`):
+random causal networks{mechanisms}.
+They had {columns[0]} to {columns[1]} columns and {shots[0]} to {shots[1]} rows to learn from{of_classes}.
+No table of anybody's took part, so there is no licence and no person in it.
 
 ## Scores
 
@@ -78,7 +79,7 @@ OF_CLASSES = {
 classifier = FewShotClassifier.from_pretrained("tables")
 classifier.fit(table, labels).predict_proba(queries)""",
     "mechanisms": ", functions of correlated columns, and clusters",
-    "of_classes": " and 2 to 10 classes",
+    "of_classes": ", of 2 to 10 classes",
     "metric": "accuracy",
     "rivals": "classifiers",
     "figures": "tables",

@@ -1,4 +1,4 @@
-"""A table of numbers, categories and gaps, learned in one forward pass by an artifact that ships with the package.
+"""A table of numbers, categories and gaps, learned in one forward pass by artifacts that ship with the package.
 
 python examples/tables_with_sklearn.py
 """
@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.datasets import load_wine
 from sklearn.model_selection import cross_val_score, train_test_split
 
-from quickstudy import FewShotClassifier
+from quickstudy import FewShotClassifier, FewShotRegressor
 
 
 def main(rows: int = 60) -> None:
@@ -34,6 +34,13 @@ def main(rows: int = 60) -> None:
 
     scores = cross_val_score(FewShotClassifier.from_pretrained("tables"), few, y_few, cv=3)
     print(f"Cross-validated: {scores.mean():.1%}")
+
+    # Numbers are predicted with their uncertainty: the last column, proline, from those before it.
+    proline = wine.data[:, -1]
+    regressor = FewShotRegressor.from_pretrained("tables").fit(table[::3, :-1], proline[::3])
+    low, high = regressor.predict_interval(table[1::3, :-1], level=0.8)
+    held = np.mean((low <= proline[1::3]) & (proline[1::3] <= high))
+    print(f"{held:.0%} of the others within their 80 % intervals.")
 
 
 if __name__ == "__main__":

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from quickstudy.durable import ArtifactError
 
-SHIPPED = {"tables": "tables with classes: numbers and categories, with gaps"}
-"""Name to what it is for; the folder of each lies beside this file."""
+Predicts = Literal["classes", "values"]
+
+SHIPPED: dict[str, tuple[Predicts, ...]] = {"tables": ("classes", "values")}
+"""Name to what there is an artifact for; the folders ``name/classes`` and ``name/values`` lie beside this file."""
 
 
-def shipped(name: str) -> Path:
+def shipped(name: str, predicts: Predicts = "classes") -> Path:
     """The folder of an artifact that ships with the package.
 
     Raises:
-        ArtifactError: there is none of that name; lists those that there are.
+        ArtifactError: there is none of that name for that; lists those that there are.
 
-    >>> shipped("tables").name
-    'tables'
+    >>> folder = shipped("tables", "values")
+    >>> folder.parent.name, folder.name
+    ('tables', 'values')
     """
-    if name not in SHIPPED:
-        known = ", ".join(SHIPPED)
+    known = [each for each, kinds in SHIPPED.items() if predicts in kinds]
+    if name not in known:
         raise ArtifactError(
-            f"No artifact named {name!r} ships with the package; those that do are {known}. Give the folder of one of "
-            "your own to the estimator itself."
+            f"No artifact named {name!r} that predicts {predicts} ships with the package; those that do are "
+            f"{', '.join(known)}. Give the folder of one of your own to the estimator itself."
         )
-    return Path(__file__).parent / "shipped" / name
+    return Path(__file__).parent / "shipped" / name / predicts

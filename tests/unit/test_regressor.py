@@ -24,7 +24,7 @@ from quickstudy.learners.gradient import MAML
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.likelihood import Gaussian
 from quickstudy.nn.encoders import ImageEncoder, RawEncoder, VectorEncoder
-from quickstudy.nn.tables import TableEncoder
+from quickstudy.pretrained import shipped
 
 NOISE = 0.3
 
@@ -74,20 +74,14 @@ def bayes() -> Artifact:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, str]:
-    """The folders of an artifact for tables and of one for numbers, as they are before training."""
+    """The folders of the artifact for tables that ships, and of one for numbers as it is before training."""
     torch.manual_seed(0)
-    found = {}
-    for name, options, encoder in (
-        ("tables", {"width": 8, "layers": 1, "heads": 2}, TableEncoder()),
-        ("maml", {"adapt": "head", "rate": 0.05, "steps": 50}, VectorEncoder(64)),
-    ):
-        folder = tmp_path_factory.mktemp(name) / "artifact"
-        options |= {"values": 1}
-        shape = {"name": "table"} if name == "tables" else {"name": "vector", "inputs": 64}
-        config = RunConfig(data="numbers", learner={"name": name} | options, encoder=shape)
-        save_artifact(folder, LEARNERS[name](encoder, **options), config, {})
-        found[name] = str(folder)
-    return found
+    options = {"adapt": "head", "rate": 0.05, "steps": 50, "values": 1}
+    folder = tmp_path_factory.mktemp("maml") / "artifact"
+    shape = {"name": "vector", "inputs": 64}
+    config = RunConfig(data="numbers", learner={"name": "maml"} | options, encoder=shape)
+    save_artifact(folder, LEARNERS["maml"](VectorEncoder(64), **options), config, {})
+    return {"tables": str(shipped("tables", "values")), "maml": str(folder)}
 
 
 @pytest.fixture

@@ -110,3 +110,17 @@ def test_tables_are_learned_no_worse_than_by_the_best_of_tuned_classifiers() -> 
         )
     history = figures("tables_training")["history"]
     assert history[-1]["nll"] < history[0]["nll"]
+
+
+def test_values_of_tables_are_predicted_no_worse_than_by_the_best_of_tuned_regressors() -> None:
+    found = figures("table_values")
+    artifact = load_artifact(shipped("tables", "values"))
+    assert found["artifact"] == {"id": artifact.id, "training": artifact.facts["training"]}
+    gain = found["gain_over_best_contender"]
+    assert gain["mean"] + gain["ci95"] > 0
+    held = found["values_in_95_percent_intervals"]
+    assert abs(held["mean"] - 0.95) < 0.03
+    guide = (ROOT / "docs" / "how-to" / "classify-tables.md").read_text(encoding="utf-8")
+    row = next(line for line in guide.splitlines() if line.startswith("| diabetes, R²"))
+    assert re.findall(r"0\.\d{3}", row) == [f"{each['mean']:.3f}" for each in found["r2"].values()]
+    assert f"{100 * held['mean']:.1f} %" in guide

@@ -7,17 +7,17 @@ import pickle
 import numpy as np
 import pytest
 from sklearn.base import clone
-from sklearn.datasets import load_iris, make_classification
+from sklearn.datasets import load_diabetes, load_iris, make_classification
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from quickstudy import FewShotClassifier
+from quickstudy import FewShotClassifier, FewShotRegressor
 from quickstudy.artifact import load_artifact, load_task, save_task
 from quickstudy.durable import ArtifactError
 from quickstudy.estimator.tables import MOST_CATEGORIES, coding_of
-from quickstudy.pretrained import SHIPPED, shipped
+from quickstudy.pretrained import SHIPPED, Predicts, shipped
 
 NAN = float("nan")
 
@@ -59,6 +59,28 @@ def classifier() -> FewShotClassifier:
     return FewShotClassifier.from_pretrained("tables")
 
 
+def regressor() -> FewShotRegressor:
+    return FewShotRegressor.from_pretrained("tables")
+
+
+def hard_tables() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Rows to learn from and rows to answer that something is wrong with, but nothing that must be refused."""
+    rows = np.random.default_rng(0).normal(size=(24, 3))
+    gaps = rows.copy()
+    gaps[::3, 1] = gaps[:, 2] = NAN
+    far = np.array([[1e308, -1e308, NAN]])
+    names = np.where(rows > 0, "more", "less").astype(object)
+    return {
+        "gaps": (gaps, gaps),
+        "nothing but gaps": (np.full((24, 2), NAN), np.full((2, 2), NAN)),
+        "constant columns": (np.ones((24, 3)), rows),
+        "very small, then very large": (1e-300 * rows, far),
+        "very large": (1e307 * rows, rows),
+        "a category that was never seen": (names, np.array([["none", None, "less"]], dtype=object)),
+        "two rows": (rows[:2], rows),
+    }
+
+
 # sklearn's own checks cast NaN and infinity on purpose.
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
 def test_every_check_of_scikit_learn_passes() -> None:
@@ -67,9 +89,11 @@ def test_every_check_of_scikit_learn_passes() -> None:
     assert sum(r["status"] == "passed" for r in results) > 50
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_what_ships_is_whole_small_and_documented(name: str) -> None:
-    folder = shipped(name)
+@pytest.mark.parametrize(
+    ("name", "predicts"), [(name, kind) for name, kinds in SHIPPED.items() for kind in kinds]
+)
+def test_what_ships_is_whole_small_and_documented(name: str, predicts: Predicts) -> None:
+    folder = shipped(name, predicts)
     artifact = load_artifact(folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
     assert size < 2_000_000
@@ -80,8 +104,9 @@ def test_what_ships_is_whole_small_and_documented(name: str) -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ArtifactError, match=r"No artifact named 'chairs' .* tables"):
-        FewShotClassifier.from_pretrained("chairs")
+    for kind in (FewShotClassifier, FewShotRegressor):
+        with pytest.raises(ArtifactError, match=r"No artifact named 'chairs' .* tables"):
+            kind.from_pretrained("chairs")
 
 
 def test_numbers_categories_and_gaps_side_by_side() -> None:
@@ -129,6 +154,7 @@ def test_yes_and_no_are_one_column() -> None:
     ("bad", "message"),
     [
         (Frame(weight=[float("inf")], colour=["red"]), "Column 0 holds infinity"),
+        (Frame(weight=[10**400], colour=["red"]), "Column 0 holds infinity"),
         (Frame(weight=["heavy"], colour=["red"]), "Column 0 holds numbers .* 'heavy'"),
         (Frame(weight=[1]), "1 features, but FewShotClassifier is expecting 2"),
     ],
@@ -143,8 +169,9 @@ def test_too_much_is_told_in_a_sentence() -> None:
     rows, columns = np.random.default_rng(0).normal(size=(1001, 2)), np.ones((4, 101))
     with pytest.raises(ValueError, match=r"1001 examples .* at most 1000"):
         classifier().fit(rows, np.arange(1001) % 2)
-    with pytest.raises(ValueError, match=r"101 columns.* at most 100"):
-        classifier().fit(columns, [0, 1, 0, 1])
+    for learner in (classifier(), regressor()):
+        with pytest.raises(ValueError, match=r"101 columns.* at most 100"):
+            learner.fit(columns, [0, 1, 0, 1])
     with pytest.raises(ValueError, match="Found one class only"):
         classifier().fit(rows[:4], [1, 1, 1, 1])
 
@@ -155,6 +182,55 @@ def test_constant_and_empty_columns_do_no_harm() -> None:
     wide = np.c_[X, np.full(len(X), 7.0), np.full(len(X), NAN)]
     plain, wider = (classifier().fit(each[few], y[few]).predict_proba(each) for each in (X, wide))
     np.testing.assert_allclose(plain, wider, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", hard_tables())
+def test_answers_to_a_hard_table_are_finite(name: str) -> None:
+    X, queries = hard_tables()[name]
+    p = classifier().fit(X, np.arange(len(X)) % 2).predict_proba(queries)
+    np.testing.assert_allclose(p.sum(1), 1)
+    assert (p >= 0).all()
+    for y in (np.arange(len(X)) ** 2.0, np.full(len(X), 3.0)):
+        mean, deviation = regressor().fit(X, y).predict(queries, return_std=True)
+        assert np.isfinite(mean).all()
+        assert (deviation > 0).all()
+        assert np.isfinite(deviation).all()
+
+
+def test_a_class_without_examples_is_never_the_answer() -> None:
+    begun = classifier().partial_fit(fruit(), KINDS, classes=["apple", "berry", "cherry"])
+    assert begun.predict_proba(fruit())[:, 2].max() < 1e-9
+
+
+def test_values_come_with_intervals_that_hold_them() -> None:
+    X, y = load_diabetes(return_X_y=True)
+    learned = regressor().fit(X[:100], y[:100])
+    assert learned.score(X[100:], y[100:]) > 0.4
+    low, high = learned.predict_interval(X[100:])
+    assert 0.9 < np.mean((low <= y[100:]) & (y[100:] <= high)) < 0.99
+    inner, outer = learned.predict_interval(X[100:], level=0.5)
+    assert ((low < inner) & (inner < outer) & (outer < high)).all()
+
+
+@pytest.mark.parametrize(("size", "middle"), [(1e-9, 0.0), (1e200, 0.0), (10.0, -5000.0)])
+def test_the_units_of_values_mean_nothing(size: float, middle: float) -> None:
+    X, y = load_diabetes(return_X_y=True)
+    mean, deviation = regressor().fit(X[:40], y[:40]).predict(X[40:50], return_std=True)
+    moved = regressor().fit(X[:40], size * y[:40] + middle)
+    found, wide = moved.predict(X[40:50], return_std=True)
+    np.testing.assert_allclose(found, size * mean + middle, rtol=1e-6)
+    np.testing.assert_allclose(wide, size * deviation, rtol=1e-6)
+
+
+def test_values_of_numbers_categories_and_gaps() -> None:
+    grams = [*np.linspace(140, 160, 9), *np.linspace(8, 12, 9)]
+    kinds = ["green", "red", None] * 3 + ["black", "red", None] * 3
+    price = 0.01 * np.array(grams) + np.where(np.array(kinds) == "black", 1.0, 0.0)
+    learned = regressor().fit(Frame(weight=grams, colour=kinds), price)
+    asked = Frame(weight=[150, 150, NAN], colour=["green", "blue", None])
+    found, deviation = learned.predict(asked, return_std=True)
+    assert found[:2] == pytest.approx([1.5, 1.5], abs=0.25)
+    assert deviation[2] > deviation[0]
 
 
 def test_learning_in_parts_is_learning_at_once() -> None:

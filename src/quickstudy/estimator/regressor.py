@@ -30,6 +30,7 @@ from quickstudy.estimator.tables import coding_of, entries_of
 from quickstudy.likelihood import Categorical
 from quickstudy.nn.encoders import RawEncoder, VectorEncoder
 from quickstudy.nn.tables import TableEncoder
+from quickstudy.pretrained import shipped
 
 WITHOUT_DOUBT = (
     "This artifact's learner says values without their uncertainty; use one that is trained for both, such as "
@@ -59,11 +60,7 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         standardise_: whether columns and values are standardised.
         task_: what was learned, an :class:`quickstudy.artifact.AdaptedTask`.
 
-    >>> from quickstudy.config import RunConfig
-    >>> from quickstudy.learners import LEARNERS
-    >>> learner = LEARNERS["tables"](TableEncoder(), values=1, width=8, layers=1, heads=2).eval()
-    >>> config = RunConfig(data="invented", encoder="table")
-    >>> regressor = FewShotRegressor(Artifact(learner, config, {}, id="untrained", path=None))
+    >>> regressor = FewShotRegressor.from_pretrained("tables")
     >>> X = np.arange(12.0)[:, None]
     >>> mean, deviation = regressor.fit(X, 3 * X[:, 0] + 1).predict([[5.5]], return_std=True)
     >>> bool(abs(mean - 17.5) < 1), bool(deviation > 0)
@@ -83,6 +80,15 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.artifact = artifact
         self.standardise = standardise
         self.device = device
+
+    @classmethod
+    def from_pretrained(cls, name: str, *, device: str = "cpu") -> Self:
+        """A regressor that starts from an artifact which ships with the package, such as ``tables``.
+
+        Raises:
+            ArtifactError: there is none of that name.
+        """
+        return cls(shipped(name, "values"), device=device)
 
     def fit(self, X: Any, y: Any, *, after: FewShotRegressor | None = None) -> Self:
         """Learn a function from its points and forget any earlier one.
