@@ -1,15 +1,17 @@
-"""The toy source by name, one thread, and no trace of signals and limits after a test."""
+"""The toy source by name, reports of few tasks, one thread, and no trace of signals and limits after a test."""
 
 from __future__ import annotations
 
 import resource
 import signal
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
 from toy import ToySource
 
+from quickstudy import report
 from quickstudy.data import SOURCES
 
 
@@ -27,3 +29,9 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[ToySource]]:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def short_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts of reports are made of few tasks."""
+    monkeypatch.setattr(report, "write_report", partial(report.write_report, episodes=4))

@@ -31,8 +31,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_what_the_document_types(here: Path) -> None:
-    """Every command of the how-to, in its order; trainings and evaluations are cut short."""
+    """Every command of the how-to, in its order; trainings, evaluations and reports are cut short."""
     (block,) = re.findall(r"```sh\n(.*?)```", TEXT, re.S)
     short = {
         "train": ["--steps", "2", "--set", "validation.episodes=4"],

@@ -50,6 +50,7 @@ def test_the_blocks_are_found() -> None:
     assert [kind for kind, _ in BLOCKS] == ["sh", "python", "python", "sh", "sh", "sh"]
 
 
+@pytest.mark.usefixtures("short_reports")
 @pytest.mark.parametrize("block", [text for kind, text in BLOCKS if kind == "sh"])
 def test_commands(block: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)

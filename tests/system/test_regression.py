@@ -81,6 +81,7 @@ def test_a_training_goes_on(here: Path) -> None:
     assert [int(row["step"]) for row in rows if row["validation_mean_squared_error"]] == [20, 40]
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_evaluation_has_the_usual_keys(runs: Path, here: Path, capsys: Capture) -> None:
     words = ["evaluate", runs / "sinusoid", "--episodes", 40, "--against", runs / "sinusoid"]
     words = [str(word) for word in words]
@@ -131,6 +132,7 @@ def test_who_says_how_sure_it_is_is_measured(here: Path, capsys: Capture) -> Non
     assert "values in 95 % intervals" in shown
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_many_inputs_are_reported_as_agreement(runs: Path, here: Path, capsys: Capture) -> None:
     words = ["evaluate", str(runs / "linear"), "--episodes", "9", "--shot", "3"]
     assert main([*words, "--report", "report.html"]) == 0
@@ -260,6 +262,7 @@ def test_worlds_are_listed(capsys: Capture) -> None:
     assert sources["sinusoid"].startswith("Sine waves")
     assert sources["linear"].startswith("Linear functions")
     assert sources["gaussian_process"].startswith("Random functions")
+    assert sources["logistic"].startswith("Bursts of logistic tasks")
 
 
 def test_the_figures_of_the_document_are_those_of_the_benchmark() -> None:
@@ -281,14 +284,15 @@ def test_the_figures_of_the_document_are_those_of_the_benchmark() -> None:
         }
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_what_the_document_types(here: Path, capsys: Capture) -> None:
-    """Every command of the how-to, in its order; trainings and evaluations are cut short."""
+    """Every command of the how-to, in its order; trainings, evaluations and reports are cut short."""
     text = DOCUMENT.read_text(encoding="utf-8")
     for name, content in re.findall(r"`(\w+\.csv)`:\n\n```\n(.*?)```", text, re.S):
         Path(name).write_text(content, encoding="utf-8")
     blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
     commands = [line for block in blocks for line in block.strip().splitlines()]
-    assert len(commands) == 8
+    assert len(commands) == 10
     for line in commands:
         program, *words = shlex.split(line)
         assert program == "quickstudy"
@@ -298,8 +302,9 @@ def test_what_the_document_types(here: Path, capsys: Capture) -> None:
             words += ["--episodes", "4"]
         assert main(words) == 0, line
     assert Path("waves.html").exists()
-    assert "Bayes-optimal" in Path("functions.html").read_text(encoding="utf-8")
+    for page in ("functions.html", "rules.html"):
+        assert "Bayes-optimal" in Path(page).read_text(encoding="utf-8")
     (python,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    capsys.readouterr()
+    assert capsys.readouterr().out.count("nats below Bayes-optimal") == 2
     exec(python, {})
     assert eval(capsys.readouterr().out)["mean"] < 1e-6

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from quickstudy import evaluation
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.draw import Episodes
+from quickstudy.data.gaussian_process import GaussianProcess
+from quickstudy.data.logistic import Logistic
 from quickstudy.data.source import DataError, Pool, PoolSource
 from quickstudy.data.synthetic import Linear, Sinusoid
 from quickstudy.episode import Context, Examples
@@ -22,12 +24,15 @@ from quickstudy.evaluation.contest import BagOfTokens, Contest, EncodedPool, Fix
 from quickstudy.evaluation.rules import means, ridge_of_support
 from quickstudy.learners import LEARNERS
 from quickstudy.learners.base import Learner
+from quickstudy.learners.context import InContext
 from quickstudy.learners.gradient import MAML
 from quickstudy.learners.metric import ProtoNet
+from quickstudy.learners.neural_process import TransformerNeuralProcess
 from quickstudy.likelihood import Gaussian
-from quickstudy.nn.encoders import Encoder, ImageEncoder, VectorEncoder
+from quickstudy.nn.encoders import Encoder, ImageEncoder, RawEncoder, VectorEncoder
 from quickstudy.nn.minilm import PretrainedError
 from quickstudy.nn.pretrained import HuggingFaceEncoder
+from quickstudy.report import words
 
 DESIGN = EpisodeDesign(way=3, shot=2, queries=4)
 FEATURES = 6
@@ -463,6 +468,51 @@ def test_who_says_how_sure_it_is_is_compared_with_the_bayes_optimal_answer():
     assert "log_likelihood" not in found["baselines"]["mean_of_support"]
     assert found["paired"]["difference"] == 0
     assert found["paired"]["log_likelihood"]["mean"] > 0
+
+
+def test_a_joint_answer_is_held_against_the_joint_exact_answer():
+    torch.manual_seed(0)
+    world, design = GaussianProcess(), EpisodeDesign(way=1, shot=(2, 4), queries=5)
+    options = {"values": 1, "width": 8, "layers": 1, "heads": 2}
+    found = {}
+    for rank in (0, 2):
+        learner = TransformerNeuralProcess(RawEncoder(1), rank=rank, **options)
+        found[rank] = evaluation.evaluate(learner, world, design=design, episodes=6)
+    alone, joint = (each["baselines"]["exact"]["log_likelihood"] for each in found.values())
+    tasks = Episodes(world, "test", design, tasks=1, length=6)
+    each = torch.cat([world.exact_joint(tasks[i]) for i in range(6)])
+    assert joint["mean"] == pytest.approx(float(each.mean()), rel=1e-4)
+    assert joint["mean"] > alone["mean"]
+    gap = joint["mean"] - found[2]["log_likelihood"]["mean"]
+    assert found[2]["below_exact"]["mean"] == pytest.approx(gap)
+    assert found[2]["below_exact"]["mean"] > found[2]["below_exact"]["ci95"]
+    # Of this world nobody knows how values vary together.
+    learner = TransformerNeuralProcess(RawEncoder(1), rank=2, **options)
+    short = evaluation.evaluate(learner, Linear(dims=1, noise=0.5), design=design, episodes=3)
+    assert short["below_exact"] is None
+
+
+def test_classes_are_held_against_the_bayes_optimal_answer():
+    world, design = Logistic(), EpisodeDesign(way=2, shot=6, queries=8)
+    learner = InContext(VectorEncoder(2, width=8, layers=1), width=8, layers=1, heads=2, bank=2)
+    found = evaluation.evaluate(learner, world, design=design, episodes=30)
+    assert json.loads(json.dumps(found)) == found
+    exact = found["baselines"]["exact"]
+    gap = exact["log_likelihood"]["mean"] - found["log_likelihood"]["mean"]
+    assert found["below_exact"]["mean"] == pytest.approx(gap)
+    assert found["below_exact"]["mean"] > found["below_exact"]["ci95"]
+    assert "coverage" not in found
+    names = ["nearest_mean_raw_inputs", "logistic_raw_inputs", "exact"]
+    assert list(found["baselines"]) == names
+    for name in names[:2]:
+        assert found["baselines"][name]["log_likelihood"]["mean"] < exact["log_likelihood"]["mean"]
+    tasks = Episodes(world, "test", design, tasks=1, length=30)
+    nats = []
+    for i in range(30):
+        told = world.exact(tasks[i])[0].gather(1, tasks[i].query.y[0][:, None])
+        nats.append(told.double().mean())
+    assert exact["log_likelihood"]["mean"] == pytest.approx(float(torch.stack(nats).mean()))
+    assert "below Bayes-optimal" in words.headline(found)
 
 
 def test_without_a_density_nothing_is_said_of_it(regressor):

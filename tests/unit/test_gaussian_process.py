@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from quickstudy.data.adaptive_sampling import adaptive_sample
 from quickstudy.data.covariance import KERNELS
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.draw import Episodes
+from quickstudy.data.exact import mixture_interval
 from quickstudy.data.gaussian_process import GaussianProcess
 from quickstudy.data.source import DataError
-from quickstudy.episode import Episode, tree_map, without_support
+from quickstudy.episode import Episode, Examples, concatenate, tree_map, without_support
 
 PROTOCOL = EpisodeDesign(1, (3, 46), 46)
 
@@ -195,3 +197,63 @@ def test_a_narrow_ridge_is_found(width: float) -> None:
     assert volume == pytest.approx(1, abs=0.05)
     mean = (weight.softmax(0)[:, None] * point).sum(0)
     assert ((mean - centre).abs() < 0.1 * widths).all()
+
+
+def in_turn(world: GaussianProcess, episode: Episode) -> torch.Tensor:
+    """The joint log density by the chain rule, (task,): each query answered by who has seen those before it."""
+    total = 0
+    for count in range(episode.query.y.shape[1]):
+        seen, one = (
+            Examples(*(each[:, which] for each in episode.query))
+            for which in (slice(count), slice(count, count + 1))
+        )
+        support = concatenate(episode.support, seen)
+        told = world.exact(Episode(support, one, episode.context))
+        total = total + torch.where(one.mask, told.log_density, 0)[:, 0]
+    return total / episode.query.mask.sum(1)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "tolerance"), [("rbf", 1e-6), ("matern", 1e-6), ("periodic", 0.01)]
+)
+def test_all_queries_together_are_one_after_the_other(
+    kernel: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of periodic functions with more points than usual, for their answers are sampled."""
+    more = partial(adaptive_sample, rounds=(16384, 8192, 8192, 8192, 32768))
+    monkeypatch.setattr(predictive, "adaptive_sample", more)
+    world = GaussianProcess(kernel=kernel)
+    episode = precise(drawn(world, EpisodeDesign(1, (2, 5), 4), tasks=2)[0])
+    episode.query.mask[1, 3] = False
+    torch.testing.assert_close(
+        world.exact_joint(episode), in_turn(world, episode), rtol=0, atol=tolerance
+    )
+
+
+def test_together_more_is_known_than_one_by_one() -> None:
+    world = GaussianProcess(kernel="rbf")
+    episode, _ = drawn(world, EpisodeDesign(1, 3, 12), tasks=20)
+    gained = world.exact_joint(episode) - log_likelihood(world.exact(episode), episode)
+    assert float(gained.mean()) > 0.5
+
+
+def test_intervals_of_a_mixture_hold_their_share() -> None:
+    world = GaussianProcess(kernel="rbf")
+    episode, _ = drawn(world, EpisodeDesign(1, 2, 8), tasks=30)
+    for level in (0.5, 0.95):
+        low, high = world.exact_interval(episode, level)
+        inside = ((low <= episode.query.y) & (episode.query.y <= high)).double().mean((1, 2))
+        assert abs(float(inside.mean()) - level) < 3 * float(inside.std()) / math.sqrt(30)
+
+
+def test_quantiles_of_a_mixture_are_those_of_its_draws() -> None:
+    log_weight = torch.tensor([[0.3, 0.7]], dtype=torch.float64).log()
+    mean = torch.tensor([[[-1.0], [2.0]]], dtype=torch.float64)
+    variance = torch.tensor([[[0.25], [4.0]]], dtype=torch.float64)
+    generator = np.random.default_rng(0)
+    which = generator.random(400_000) < 0.7
+    values = np.where(which, 2.0, -1.0) + np.where(which, 2.0, 0.5) * generator.normal(size=400_000)
+    for level in (0.5, 0.95):
+        ends = [float(end) for end in mixture_interval(log_weight, mean, variance, level)]
+        wanted = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+        np.testing.assert_allclose(ends, wanted, atol=0.03)

@@ -299,16 +299,18 @@ def print_scores(scores: dict[str, Any]) -> None:
     accuracy = scores["metric"] == "accuracy"
     number = percent if accuracy else plain
     heads = ["", f"{scores['metric'].replace('_', ' ')} (95 % interval)"]
-    sure = "log_likelihood" in scores
-    if sure:
-        heads += ["log-likelihood, nats per query", "values in 95 % intervals"]
+    columns = {
+        "log_likelihood": ("log-likelihood, nats per query", plain),
+        "coverage": ("values in 95 % intervals", percent),
+    }
+    sure = {name: column for name, column in columns.items() if name in scores}
+    heads += [head for head, _ in sure.values()]
 
     def row(name: str, found: dict[str, Any]) -> list[str]:
         cells = [name, number(found["mean"], found["ci95"])]
-        if sure:
-            nats, held = found.get("log_likelihood"), found.get("coverage")
-            cells.append(plain(nats["mean"], nats["ci95"]) if nats else "")
-            cells.append(percent(held["mean"], held["ci95"]) if held else "")
+        for measure, (_, written) in sure.items():
+            one = found.get(measure)
+            cells.append(written(one["mean"], one["ci95"]) if one else "")
         return cells
 
     rows = [row(METHODS["learner"], scores)]

@@ -6,6 +6,7 @@ from quickstudy.data.families import Families
 from quickstudy.data.gaussian_process import GaussianProcess
 from quickstudy.data.glyphs import GlyphSource
 from quickstudy.data.images import ImageSource
+from quickstudy.data.logistic import Logistic
 from quickstudy.data.mixture import Mixture
 from quickstudy.data.omniglot import OmniglotSource
 from quickstudy.data.shared_waves import SharedSinusoid
@@ -23,6 +24,7 @@ SOURCES: dict[str, type[TaskSource]] = {
     "shared_sinusoid": SharedSinusoid,
     "linear": Linear,
     "gaussian_process": GaussianProcess,
+    "logistic": Logistic,
     "families": Families,
     "tables": InventedTables,
     "mixture": Mixture,

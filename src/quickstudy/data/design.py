@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from quickstudy.data.known import ClassWorld
 from quickstudy.data.source import DataError, Pool, PoolSource, Prior, Split, TaskSource
 
 INVENTED_WAY = 10
@@ -74,6 +75,9 @@ def check_design(source: TaskSource, split: Split, design: EpisodeDesign) -> Non
         _check_pool(source.pool(split), design)
         return
     assert isinstance(source, Prior)
+    if isinstance(source, ClassWorld):
+        _check_known(source, design)
+        return
     if not source.values:
         if span(design.way)[0] < 2 or (design.within_group and not source.grouped):
             found = "tasks within a group" if design.within_group else f"a way of {design.way}"
@@ -86,6 +90,17 @@ def check_design(source: TaskSource, split: Split, design: EpisodeDesign) -> Non
         raise DataError(
             f"Found {found}, but the way of this source is the number of values that a task predicts, {source.values}, "
             "and it has no groups; leave both out."
+        )
+
+
+def _check_known(world: ClassWorld, design: EpisodeDesign) -> None:
+    found = (span(design.way), span(design.shot)[0])
+    if found[0] != (world.way, world.way) or found[1] < world.fewest_shot or design.within_group:
+        inside = " within a group" if design.within_group else ""
+        raise DataError(
+            f"Found {sized(design.way, 'way')} {sized(design.shot, 'shot')} tasks{inside}, but tasks of this source "
+            f"have {world.way} classes, at least {world.fewest_shot} support examples, and no groups; leave way out "
+            f"and set shot to {world.fewest_shot} or more."
         )
 
 
@@ -173,7 +188,8 @@ def fit_design(
     largest = max(1, span(shot)[1])
     if isinstance(source, Prior):
         wanted = examples - largest if most_queries is None else most_queries
-        own = way or source.values or (2, min(most_way, INVENTED_WAY))
+        known = source.way if isinstance(source, ClassWorld) else source.values
+        own = way or known or (2, min(most_way, INVENTED_WAY))
         return EpisodeDesign(own, shot, queries or max(1, wanted), within_group)
     assert isinstance(source, PoolSource)
     pool = source.pool(split)

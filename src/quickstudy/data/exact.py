@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+BISECTIONS = 30
+"""Of the search for a quantile; each halves its error."""
+
 
 class Exact(NamedTuple):
     """The posterior predictive distribution of each query's values, by itself."""
@@ -64,6 +67,42 @@ def mixture(log_weight: Tensor, mean: Tensor, variance: Tensor, y: Tensor) -> Ex
         spread.sqrt()[..., None].to(y.dtype),
         log_density.to(y.dtype),
     )
+
+
+def mixture_interval(
+    log_weight: Tensor, mean: Tensor, variance: Tensor, level: float
+) -> tuple[Tensor, Tensor]:
+    """The interval that holds a share ``level`` of a mixture of normal distributions, as much below it as above.
+
+    Its ends are quantiles, the roots of ``Σ_c w_c Φ((y - μ_c) / √v_c) = (1 ∓ level) / 2``, by bisection.
+
+    Args:
+        log_weight: (task, component), up to a constant for each task.
+        mean: (task, component, query).
+        variance: (task, component, query).
+        level: in 0 … 1.
+
+    Returns:
+        Lower and upper end, each (task, query).
+
+    >>> zero, one = torch.zeros(1, 2), torch.ones(1, 2, 1)
+    >>> [round(end.item(), 4) for end in mixture_interval(zero, 0 * one, one, 0.95)]
+    [-1.96, 1.96]
+    """
+    weight, deviation = log_weight.softmax(1)[..., None], variance.sqrt()
+    ends = []
+    for share in ((1 - level) / 2, (1 + level) / 2):
+        reach = math.sqrt(2) * torch.erfinv(torch.tensor(2 * share - 1, dtype=mean.dtype))
+        # The quantile of a mixture lies between the least and the greatest of its components.
+        each = mean + reach * deviation
+        low, high = each.amin(1), each.amax(1)
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            below = (weight * torch.special.ndtr((middle[:, None] - mean) / deviation)).sum(1)
+            low = torch.where(below < share, middle, low)
+            high = torch.where(below < share, high, middle)
+        ends.append((low + high) / 2)
+    return ends[0], ends[1]
 
 
 def normal_log_density(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

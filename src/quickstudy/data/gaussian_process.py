@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -9,17 +10,18 @@ from torch import Tensor
 
 from quickstudy.data.covariance import KERNELS, Drawing, Kernel, correlation, distances, drawing
 from quickstudy.data.design import EpisodeDesign
-from quickstudy.data.exact import Exact, mixture
+from quickstudy.data.exact import Exact, mixture, mixture_interval
+from quickstudy.data.known import DensityWorld
 from quickstudy.data.predictive import Components, told_by
-from quickstudy.data.source import Split, World
+from quickstudy.data.source import Split
 from quickstudy.data.synthetic import numbers_in_examples, split_up, uniform
-from quickstudy.episode import Episode, take_tasks
+from quickstudy.episode import Episode, Examples, concatenate, take_tasks
 
 TASKS_AT_ONCE = 8
 """Tasks answered in one piece, which bounds the memory."""
 
 
-class GaussianProcess(World):
+class GaussianProcess(DensityWorld):
     """Random functions: ``y = f(x) + ε``, f ~ GP(0, scale² k), x ~ U[-2, 2], ε ~ N(0, noise²).
 
     Each task is drawn with a length ~ U[0.1, 0.6], a scale ~ U[0.1, 1] and, if it is periodic, a period ~ U[0.1, 0.5];
@@ -91,16 +93,38 @@ class GaussianProcess(World):
         """The posterior of one who is also told what each task was drawn with, as no learner is."""
         return self._in_parts(episode, known)
 
+    def exact_joint(self, episode: Episode) -> Tensor:
+        support, query, context = episode
+        one = Examples(*(each[:, :1] for each in query))
+        # p(queries | support) = p(queries and support) / p(support)
+        evidence = [
+            torch.cat([told.log_weight.logsumexp(1) for _, told in self._pieces(whole, None)])
+            for whole in (
+                Episode(concatenate(support, query), one, context),
+                Episode(support, one, context),
+            )
+        ]
+        gained = (evidence[0] - evidence[1]) / query.mask.sum(1).clamp(min=1)
+        return gained.to(query.y.dtype)
+
+    def exact_interval(self, episode: Episode, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        parts = [mixture_interval(*told, level) for _, told in self._pieces(episode, None)]
+        low, high = (torch.cat(ends)[..., None] for ends in zip(*parts, strict=True))
+        return low.to(episode.query.y.dtype), high.to(episode.query.y.dtype)
+
     def _in_parts(self, episode: Episode, known: Drawing | None) -> Exact:
-        parts = []
+        parts = [mixture(*told, few.query.y) for few, told in self._pieces(episode, known)]
+        return Exact(*(torch.cat(each) for each in zip(*parts, strict=True)))
+
+    def _pieces(
+        self, episode: Episode, known: Drawing | None
+    ) -> Iterator[tuple[Episode, Components]]:
+        """Some tasks at a time, and what is said of them."""
         for start in range(0, episode.tasks, TASKS_AT_ONCE):
             which = slice(start, start + TASKS_AT_ONCE)
             few = take_tasks(episode, which)
             told = None if known is None else Drawing(*(each[which] for each in known))
-            components = self._components(few, told)
-            parts.append(mixture(*components, few.query.y))
-        mean, deviation, log_density = zip(*parts, strict=True)
-        return Exact(torch.cat(mean), torch.cat(deviation), torch.cat(log_density))
+            yield few, self._components(few, told)
 
     def _components(self, episode: Episode, known: Drawing | None) -> Components:
         kernels = self.kernels if known is None else KERNELS

@@ -11,13 +11,16 @@ from torch import nn
 
 from quickstudy.data.design import EpisodeDesign, check_design, span
 from quickstudy.data.draw import Episodes
+from quickstudy.data.exact import Exact
+from quickstudy.data.known import ClassWorld, DensityWorld
 from quickstudy.data.source import DataError, PoolSource, Prior, Split, TaskSource, World
-from quickstudy.episode import leaves
+from quickstudy.episode import Episode, leaves
 from quickstudy.evaluation.ablations import ablations
 from quickstudy.evaluation.calibration import Calibration, calibrate, confusion
 from quickstudy.evaluation.contest import (
     BagOfTokens,
     Contest,
+    Contestant,
     Progress,
     answer_batch,
     answering,
@@ -30,7 +33,7 @@ from quickstudy.evaluation.rules import ridge_of_support, support_mean
 from quickstudy.learners import LEARNERS
 from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import ProtoNet
-from quickstudy.likelihood import Categorical
+from quickstudy.likelihood import Categorical, JointGaussian
 from quickstudy.nn.encoders import Encoder, RawEncoder
 from quickstudy.nn.minilm import PretrainedError
 from quickstudy.nn.pretrained import HuggingFaceEncoder
@@ -107,17 +110,42 @@ def contest_of(
             contest.enter(name, plainer)
             contest.ablations.append(name)
     if baselines and isinstance(source, World):
-        _enter_rules(contest, source)
+        _enter_rules(contest, source, together=isinstance(learner.likelihood, JointGaussian))
+    elif baselines and isinstance(source, ClassWorld):
+        _enter_knowing(contest, source)
     elif baselines and isinstance(source, PoolSource):
         _enter_classifiers(contest, learner, untrained)
     return contest
 
 
-def _enter_rules(contest: Contest, world: World) -> None:
-    """The baselines of tasks that predict values."""
+def _enter_rules(contest: Contest, world: World, *, together: bool) -> None:
+    """The baselines of tasks that predict values; ``together``: the exact answer is about all queries together."""
+
+    def exact(episode: Episode) -> Exact:
+        episode = episode.to("cpu")
+        found = world.exact(episode)
+        if together and isinstance(world, DensityWorld):
+            # To each query its share, so that their mean is that of the whole.
+            share = world.exact_joint(episode)[:, None].expand_as(episode.query.mask)
+            return found._replace(log_density=share)
+        return found
+
     contest.enter_rule("mean_of_support", support_mean)
     contest.enter_rule("ridge_raw_inputs", ridge_of_support)
-    contest.enter_rule("exact", lambda episode: world.exact(episode.to("cpu")), bare=True)
+    contest.enter_rule("exact", exact, bare=True)
+
+
+def _enter_knowing(contest: Contest, world: ClassWorld) -> None:
+    """The baselines of invented tasks that tell classes apart."""
+    for name, learner in (
+        ("nearest_mean_raw_inputs", "protonet"),
+        ("logistic_raw_inputs", "linear_head"),
+    ):
+        build: Callable[[Encoder], Learner] = LEARNERS[learner]
+        contest.enter(name, build(RawEncoder(world.inputs)))
+    contest.contestants["exact"] = Contestant(
+        lambda episode: world.exact(episode.to("cpu")), Categorical(), world, nn.Identity()
+    )
 
 
 def _enter_classifiers(
@@ -199,7 +227,8 @@ def evaluate(
         {mean, ci95}``, in nats for each query; ``coverage {mean, ci95}``, the share of values that its 95 % intervals
         hold; and ``below_exact {mean, ci95}``, by how many nats it falls short of the Bayes-optimal answer on the same
         tasks, None where that is unknown. Whoever else says how sure they are has log_likelihood and coverage beside
-        mean and ci95.
+        mean and ci95. Beside a learner whose likelihood is of all queries together, the exact answer's is so too, where
+        the world knows it. In a world that knows how likely classes are, log_likelihood and below_exact are of classes.
 
     Raises:
         DataError: the split cannot fill the design; or tasks have no examples, and the learner reads no names of
@@ -248,9 +277,11 @@ def evaluate(
             paired["log_likelihood"] = summary(own["log_likelihood"] - other["log_likelihood"])
     sureness: dict[str, Any] = {}
     if "log_likelihood" in own:
-        short = below_exact(own, found.get("exact", {}), learner.likelihood)
-        sureness = {name: summary(own[name]) for name in ("log_likelihood", "coverage")}
-        sureness["below_exact"] = short
+        together = isinstance(learner.likelihood, JointGaussian)
+        known = not together or isinstance(source, DensityWorld)
+        short = below_exact(own, found.get("exact", {})) if known else None
+        names = [name for name in ("log_likelihood", "coverage") if name in own]
+        sureness = {name: summary(own[name]) for name in names} | {"below_exact": short}
     return {
         "metric": learner.likelihood.metric,
         "mean": mean,

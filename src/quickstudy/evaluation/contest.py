@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from quickstudy.data.design import EpisodeDesign, span
 from quickstudy.data.draw import Episodes
 from quickstudy.data.features import with_features
+from quickstudy.data.known import ClassWorld
 from quickstudy.data.source import Pool, PoolSource, Split, TaskSource
 from quickstudy.episode import Episode, Inputs, leaves, tree_map, without_support
 from quickstudy.evaluation.measures import Measures, joined, measured
@@ -326,11 +327,11 @@ class Contest:
     ) -> dict[str, Measures]:
         """All that is measured of each task, by contestant and name, each (task,)."""
         found: dict[str, list[Measures]] = {name: [] for name in self.contestants}
-        done = 0
+        known, done = isinstance(self.source, ClassWorld), 0
         for each in self.rounds(design, episodes):
             for name, (contestant, batch) in each.items():
                 answer = contestant.answer(batch)
-                found[name].append(measured(answer, contestant.likelihood, batch))
+                found[name].append(measured(answer, contestant.likelihood, batch, of_classes=known))
             done += batch.tasks
             if progress is not None:
                 progress(done, episodes)

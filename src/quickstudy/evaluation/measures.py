@@ -11,7 +11,13 @@ from torch import Tensor
 from quickstudy.data.exact import Exact
 from quickstudy.episode import Episode
 from quickstudy.evaluation.intervals import interval
-from quickstudy.likelihood import Gaussian, JointGaussian, Likelihood, per_task_mean
+from quickstudy.likelihood import (
+    Categorical,
+    Gaussian,
+    JointGaussian,
+    Likelihood,
+    per_task_mean,
+)
 
 Z = 1.959964
 """Half the width of a 95 % interval of a normal distribution, in standard deviations."""
@@ -21,13 +27,16 @@ Measures = Mapping[str, Tensor]
 ``coverage``."""
 
 
-def measured(answer: Tensor | Exact, likelihood: Likelihood, episode: Episode) -> Measures:
+def measured(
+    answer: Tensor | Exact, likelihood: Likelihood, episode: Episode, *, of_classes: bool = False
+) -> Measures:
     """All measures of one answer to a batch of tasks.
 
     Args:
         answer: outputs (task, query, …), or what one who knows the world says.
         likelihood: what outputs mean, and how the mean of an exact answer is scored.
         episode: the tasks.
+        of_classes: measure the log-likelihood of classes too, as where somebody knows how likely they are.
     """
     query, context = episode.query, episode.context
     if isinstance(answer, Exact):
@@ -38,12 +47,17 @@ def measured(answer: Tensor | Exact, likelihood: Likelihood, episode: Episode) -
             found["log_likelihood"] = per_task_mean(answer.log_density.double(), query.mask)
             found["coverage"] = _coverage(answer.mean, answer.deviation, episode)
         return found
+    episode = episode.to(answer.device)
+    query, context = episode.query, episode.context
     # In double precision, a third of the queries is a third.
     outputs = answer.double()
     found = {"score": likelihood.task_score(outputs, query, context)}
     if isinstance(likelihood, Gaussian | JointGaussian):
         found["log_likelihood"] = -likelihood.task_nll(outputs, query, context)
         found["coverage"] = _coverage(*likelihood.distribution(outputs), episode)
+    if of_classes:
+        # Without the smoothing of labels that a learner may have been trained with.
+        found["log_likelihood"] = -Categorical().task_nll(outputs, query, context)
     return found
 
 
@@ -67,12 +81,12 @@ def summaries(measures: Measures) -> dict[str, Any]:
     return {**summary(measures["score"]), **others}
 
 
-def below_exact(own: Measures, exact: Measures, likelihood: Likelihood) -> dict[str, float] | None:
+def below_exact(own: Measures, exact: Measures) -> dict[str, float] | None:
     """By how many nats per query one falls short of the Bayes-optimal answer, task by task; None where nobody knows.
 
-    The exact answer is about each query by itself; a joint density of all queries is another thing.
+    Both must be about each query by itself, or both about all queries together.
     """
-    if isinstance(likelihood, JointGaussian) or not {"log_likelihood"} <= own.keys() & exact.keys():
+    if not {"log_likelihood"} <= own.keys() & exact.keys():
         return None
     return summary(exact["log_likelihood"] - own["log_likelihood"])
 

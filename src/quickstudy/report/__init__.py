@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from quickstudy.data.design import EpisodeDesign, sized, span
+from quickstudy.data.known import ClassWorld
 from quickstudy.data.source import PoolSource, Split, TaskSource, World
 from quickstudy.evaluation import Contest, calibration, contest_of, scores_by_shot
 from quickstudy.machine import hardware, versions
@@ -139,6 +140,10 @@ def _at_work(
                 f'<div class="cards">{shots}{drawn_function(function, seed)}{attention.of_function(function)}</div>',
             )
         ]
+    if isinstance(source, ClassWorld):
+        found = calibration(contest, design, episodes=episodes)
+        way, nats = sized(scores["way"], "way"), likelihoods_by_shot(by_shot, episodes)
+        return [page.shots_and_calibration(by_shot, found, way, episodes, more=nats)]
     if not isinstance(source, PoolSource):
         return []  # invented tasks without an exact answer: there is nothing to hold a drawing against
     found = calibration(contest, design, episodes=episodes)

@@ -241,8 +241,7 @@ def function_chart(drawn: DrawnFunction) -> str:
             ends = [(drawn.after + sign * drawn.sure).tolist() for sign in (-1, 1)]
             axes.fill_between(x, *ends, color=COLOURS["accent"], alpha=0.2, linewidth=0)
         if drawn.exact is not None:
-            mean, reach = drawn.exact
-            for line, width in ((mean, 1.4), (mean - reach, 0.7), (mean + reach, 0.7)):
+            for line, width in zip(drawn.exact, (1.4, 0.7, 0.7), strict=True):
                 axes.plot(x, line.tolist(), color=COLOURS["series-1"], linewidth=width)
         axes.plot(x, drawn.after.tolist(), color=COLOURS["accent"], linewidth=2.6)
         # Above the others: where the model is right it would not be seen.

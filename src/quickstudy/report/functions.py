@@ -10,6 +10,7 @@ from torch import Tensor
 
 from quickstudy.data.design import EpisodeDesign, span
 from quickstudy.data.draw import Episodes
+from quickstudy.data.known import DensityWorld
 from quickstudy.data.source import Split, World
 from quickstudy.evaluation import answer_batch, answering
 from quickstudy.evaluation.attention import answer_with_attention
@@ -23,11 +24,11 @@ QUERIES = 200
 
 
 class Band(NamedTuple):
-    """Answers with their 95 % intervals, each (query,)."""
+    """Answers with the ends of their 95 % intervals, each (query,)."""
 
     mean: Tensor
-    reach: Tensor
-    """Half the width of the interval."""
+    low: Tensor
+    high: Tensor
 
 
 class DrawnFunction(NamedTuple):
@@ -88,7 +89,11 @@ def draw_function(
     if isinstance(likelihood, Gaussian | JointGaussian):
         sure = Z * in_order(likelihood.distribution(outputs)[1])
         known = world.exact(episode.to("cpu"))
-        exact = Band(in_order(known.mean), Z * in_order(known.deviation))
+        if isinstance(world, DensityWorld):
+            low, high = world.exact_interval(episode.to("cpu"))
+        else:
+            low, high = (known.mean + sign * Z * known.deviation for sign in (-1, 1))
+        exact = Band(in_order(known.mean), in_order(low), in_order(high))
     return DrawnFunction(
         support=(episode.support.x[0].cpu(), episode.support.y[0, :, 0].cpu()),
         queries=episode.query.x[0, order].cpu(),

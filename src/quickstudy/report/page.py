@@ -135,9 +135,9 @@ def _shots_card(by_shot: figures.ByShot, caption: str, metric: str) -> str:
 
 
 def shots_and_calibration(
-    by_shot: figures.ByShot, calibration: Calibration, design: str, tasks: int
+    by_shot: figures.ByShot, calibration: Calibration, design: str, tasks: int, *, more: str = ""
 ) -> str:
-    """Two charts: accuracy over shots against baselines, and how far confidence can be believed."""
+    """Two charts: accuracy over shots against baselines, and how far confidence can be believed; and ``more`` cards."""
     caption = (
         f"Accuracy on {tasks} tasks for each number of examples of a class, {escape(design)}; bars are 95 % intervals "
         "over tasks."
@@ -151,7 +151,7 @@ def shots_and_calibration(
     return section(
         "More examples, and how sure it is",
         "What a few more examples are worth, and whether to trust what the model says of itself.",
-        f'<div class="cards">{_shots_card(by_shot, caption, "accuracy")}{sure}</div>',
+        f'<div class="cards">{_shots_card(by_shot, caption, "accuracy")}{sure}{more}</div>',
     )
 
 

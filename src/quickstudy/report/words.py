@@ -16,6 +16,7 @@ METHODS = {
     "linear_head": "linear head on its features",
     "mean_of_support": "mean of the task's known values",
     "ridge_raw_inputs": "ridge regression on raw inputs",
+    "logistic_raw_inputs": "logistic regression on raw inputs",
     "exact": "exact answer of who knows the world",
     "before_adaptation": "this model, before adapting",
     "without_description": "without names and description",
@@ -141,19 +142,21 @@ def headline(scores: Mapping[str, Any]) -> str:
             found = number(scores["baselines"][best]["mean"], metric)
             words += f"; without meta-training, the best of the simple methods ({method(best)}) gives {found}"
         words += "."
-    return words
+    return words + sureness(scores)
 
 
 def sureness(scores: Mapping[str, Any]) -> str:
     """What is known of a model's own uncertainty, in sentences of HTML; empty of one that says none."""
     nats, held = scores.get("log_likelihood"), scores.get("coverage")
-    if nats is None or held is None:
+    if nats is None:
         return ""
     found = f" Its log-likelihood is {_brief(nats['mean'], 3)} ± {_brief(nats['ci95'], 2)} nats for each question"
     short = scores.get("below_exact")
     if short is not None:
         found += f", <strong>{short['mean']:.3g} ± {short['ci95']:.2g} below Bayes-optimal</strong>"
-    return f"{found}, and its 95 % intervals hold {share(held['mean'])} of the values."
+    if held is not None:
+        found += f", and its 95 % intervals hold {share(held['mean'])} of the values"
+    return found + "."
 
 
 def verdict(scores: Mapping[str, Any]) -> str:
