@@ -143,6 +143,25 @@ def test_they_can_be_mixed_with_others(within_group: bool) -> None:
     assert 10 < sum(own) < 30
 
 
+def test_images_can_be_mixed_with_others() -> None:
+    class Pictures(PoolSource):
+        kind = "image"
+
+        def pool(self, split: Split) -> Pool:
+            pool = numbered(torch.full((8,), 6), torch.zeros(8, dtype=torch.int64))
+            x = torch.full((48, 1, 4, 4), 200, dtype=torch.uint8)
+            return Pool(x, pool.counts, pool.class_names, pool.groups, pool.group_names)
+
+    own = numbered()
+    x = torch.zeros(17, 1, 4, 4, dtype=torch.uint8)
+    pool = Pool(x, own.counts, own.class_names, own.groups, own.group_names)
+    corrected = CorrectedTasks({"train": pool}, kind="image")
+    mixture = Mixture([Mixed("others", 1, Pictures()), Mixed("corrected", 1, corrected)])
+    episode = Episodes(mixture, "train", EpisodeDesign(3, 1, 1), tasks=400)[0]
+    assert episode.support.x.shape == (400, 3, 1, 4, 4)
+    assert 150 < int((episode.support.x.flatten(1).amax(1) == 0).sum()) < 250
+
+
 def test_functions_can_be_mixed_with_a_world() -> None:
     goals, pool = torch.randn(17, 1), numbered()
     flat = Pool(pool.x[:, :1], pool.counts, pool.class_names, pool.groups, pool.group_names)

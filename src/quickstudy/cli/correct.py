@@ -101,7 +101,8 @@ def correct(
         print_json({"task": str(place), "examples": learned.examples, "corrected": rows})
         return
     for row in rows:
-        instead = "" if row["predicted"] == label else f", not {row['predicted']}"
+        said = row["predicted"] if classes else f"{row['predicted']:.4g}"
+        instead = "" if said == label else f", not {said}"
         say(
             f"Learned that {row['input']} is {label}{instead}."
             if row["learned"]

@@ -22,7 +22,7 @@ from quickstudy.episode import Examples, tree_map
 from quickstudy.evaluation import Contest, answer_batch, answering, interval, t_quantile
 from quickstudy.learners.base import Learner
 from quickstudy.rejection import FACT
-from quickstudy.training import train, training_tasks
+from quickstudy.training import Interrupted, train, training_tasks
 
 __all__ = ["Improvement", "improve"]
 
@@ -116,7 +116,11 @@ def improve(
         parts = [Mixed("original", 1 - share, original), Mixed("feedback", share, found.tasks)]
         mixed = Mixture(parts)
     with tempfile.TemporaryDirectory(prefix="quickstudy-improve-") as folder:
-        new = train(run, folder, progress=progress, start=old.learner, source=mixed).learner
+        try:
+            new = train(run, folder, progress=progress, start=old.learner, source=mixed).learner
+        except Interrupted as stopped:
+            what = "The improvement was stopped, and nothing was written."
+            raise Interrupted(what, stopped.signal) from None
     figures: dict[str, Any] = {
         "parent": old.id,
         "log_sha256": found.log_sha256,
