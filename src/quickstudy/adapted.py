@@ -28,6 +28,7 @@ from quickstudy.following import memory_of
 from quickstudy.learners.base import State
 from quickstudy.likelihood import Categorical
 from quickstudy.naming import Description, blank, check_names, new_context
+from quickstudy.nn.several import SeveralEncoders
 from quickstudy.nn.tables import TableEncoder
 from quickstudy.rejection import Embedded, rejection_in
 
@@ -388,7 +389,7 @@ def _values(labels: Tensor, known: Sequence[str] | None) -> tuple[list[str], Ten
 
 def check_finite(artifact: Artifact, x: Inputs, what: str) -> None:
     """Refuse numbers that are not finite, unless a gap in a table is what the encoder reads as such."""
-    gaps = isinstance(artifact.learner.encoder, TableEncoder)
+    gaps = isinstance(artifact.learner.encoder, TableEncoder | SeveralEncoders)
     for leaf in leaves(x):
         if not leaf.is_floating_point():
             continue

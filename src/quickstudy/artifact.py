@@ -37,6 +37,7 @@ from quickstudy.durable import (
     write_through,
 )
 from quickstudy.learners.base import Learner
+from quickstudy.nn.several import SeveralEncoders
 from quickstudy.rejection import FACT, Rejection
 
 __all__ = [
@@ -89,6 +90,12 @@ class Artifact:
             if kind == "image" and hasattr(self.learner.encoder, key):
                 found[key] = int(getattr(self.learner.encoder, key))
         if kind == "image":
+            found["invert"] = options.get("invert", "auto")
+        if isinstance(self.learner.encoder, SeveralEncoders):
+            found["parts"] = list(self.learner.encoder.parts)
+            for key in ("size", "channels"):
+                if "image" in found["parts"]:
+                    found[key] = int(getattr(self.learner.encoder.part("image"), key))
             found["invert"] = options.get("invert", "auto")
         return found
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from quickstudy.config import EpisodeConfig, RunConfig, ValidationConfig
 from quickstudy.data import SOURCES
 from quickstudy.data.design import EpisodeDesign, fit_design, span
+from quickstudy.data.items import RecordSource
 from quickstudy.data.mixture import Mixed, Mixture, read_mixture
 from quickstudy.data.source import Prior, Split, TaskSource
 from quickstudy.learners import LEARNERS
@@ -27,7 +28,7 @@ from quickstudy.nn.encoders import Encoder
 
 T = TypeVar("T")
 
-FIRST = ("encoder", "path", "sources")
+FIRST = ("encoder", "path", "sources", "parts")
 """Arguments of constructors that are no options."""
 _OPTION = re.compile(r"[A-Za-z_]\w*=")
 
@@ -270,6 +271,27 @@ def build_encoder(
     """
     name, options = _named("encoder", encoder)
     cls = look_up("encoder", name, ENCODERS)
+    if name == "several":
+        parts = options.pop("parts", None)
+        if not isinstance(parts, Mapping) or not all(
+            isinstance(p, Mapping) for p in parts.values()
+        ):
+            raise BuildError(
+                "The encoder 'several' needs parts, such as {image: {name: image}, text: {name: words}}; found "
+                f"{parts!r}."
+            )
+        made = {
+            part: build_encoder(
+                each,
+                assets={
+                    file.removeprefix(f"{part}."): content
+                    for file, content in (assets or {}).items()
+                    if file.startswith(f"{part}.")
+                },
+            )
+            for part, each in parts.items()
+        }
+        return _make("encoder", name, cls, (made,), options)
     maker = partial(cls.from_assets, assets) if assets else cls
     return _make("encoder", name, cls, (), options, maker=maker)
 
@@ -351,9 +373,14 @@ def suited(config: RunConfig, source: TaskSource) -> RunConfig:
             + (f"{wanted} a query" if wanted else "a class")
             + "; leave the option out."
         )
+    values = config.model_dump()
+    if isinstance(source, RecordSource) and config.encoder["name"] == "several":
+        values["encoder"].setdefault(
+            "parts", {n: dict(each) for n, each in source.encoders.items()}
+        )
+        return RunConfig.model_validate(values)
     if not isinstance(source, Prior):
         return config
-    values = config.model_dump()
     if wanted:
         values["learner"]["values"] = wanted
     encoder = config.encoder["name"]

@@ -13,6 +13,7 @@ from quickstudy.episode import Context, Inputs
 from quickstudy.learners.base import Learner
 from quickstudy.likelihood import Categorical
 from quickstudy.nn.encoders import Encoder, ImageEncoder
+from quickstudy.nn.several import SeveralEncoders
 
 Description = str | Sequence[float]
 """What a task says of itself, in words or in numbers; empty where it says nothing."""
@@ -96,6 +97,8 @@ def blank(encoder: Encoder) -> Inputs:
     """
     if isinstance(encoder, Tokenizes):
         return encoder.tokenize(["?"])
+    if isinstance(encoder, SeveralEncoders):
+        return {name: blank(encoder.part(name)) for name in encoder.parts}
     if isinstance(encoder, ImageEncoder):
         return torch.zeros(1, encoder.channels, encoder.size, encoder.size, dtype=torch.uint8)
     columns = int(getattr(encoder, "inputs", encoder.width))

@@ -202,6 +202,9 @@ def keep(model: Artifact, task: AdaptedTask, out: Path) -> None:
 
 def as_inputs(model: Artifact, x: Any) -> Any:
     """Examples as the model reads them: texts become tokens, tensors stay."""
+    read = getattr(model.learner.encoder, "read", None)
+    if read is not None and isinstance(x, dict):
+        return read(x)
     tokenize = getattr(model.learner.encoder, "tokenize", None)
     return tokenize(x) if tokenize is not None and isinstance(x, list) else x
 
@@ -382,10 +385,10 @@ def read_queries(model: Artifact, inputs: list[str]) -> tuple[Any, list[str], li
 
 
 def contents_of(x: Any, origins: list[str]) -> list[Any]:
-    """The texts, or the numbers, of examples; of images, their files."""
+    """The texts, or the numbers, of examples; of images, their files; of records, where they stand."""
     if isinstance(x, list):
         return x
-    return origins if x.ndim > 2 else x.tolist()
+    return origins if isinstance(x, dict) or x.ndim > 2 else x.tolist()
 
 
 def check_truth(task: AdaptedTask, x: Any, labels: list[str], origins: list[str]) -> None:

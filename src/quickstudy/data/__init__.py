@@ -7,6 +7,7 @@ from quickstudy.data.gaussian_process import GaussianProcess
 from quickstudy.data.glyphs import GlyphSource
 from quickstudy.data.images import ImageSource
 from quickstudy.data.logistic import Logistic
+from quickstudy.data.items import RecordSource
 from quickstudy.data.mixture import Mixture
 from quickstudy.data.omniglot import OmniglotSource
 from quickstudy.data.shared_waves import SharedSinusoid
@@ -20,6 +21,7 @@ SOURCES: dict[str, type[TaskSource]] = {
     "omniglot": OmniglotSource,
     "images": ImageSource,
     "text": TextSource,
+    "records": RecordSource,
     "sinusoid": Sinusoid,
     "shared_sinusoid": SharedSinusoid,
     "linear": Linear,

@@ -39,7 +39,7 @@ class CorrectedTasks(Prior):
         self,
         pools: Mapping[Split, Pool],
         *,
-        kind: Literal["image", "text", "vector"],
+        kind: Literal["image", "text", "vector", "several"],
         augment: Augment | None = None,
         targets: Mapping[Split, Tensor] | None = None,
     ) -> None:

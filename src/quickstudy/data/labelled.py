@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from quickstudy.data.decoding import Invert, read_images
 from quickstudy.data.images import find_classes, is_image, list_images
+from quickstudy.data.items import read_parts
 from quickstudy.data.records import (
     TABLES,
     Record,
@@ -23,7 +24,7 @@ from quickstudy.data.source import DataError
 from quickstudy.data.splitting import check_conflicts
 from quickstudy.episode import Inputs
 
-Kind = Literal["image", "text", "vector"]
+Kind = Literal["image", "text", "vector", "several"]
 
 LABEL = "label"
 """The column of the labels."""
@@ -42,7 +43,7 @@ class Labelled(NamedTuple):
     """Examples and their labels."""
 
     x: Inputs
-    """uint8 (example, channel, height, width), a list of texts, or float (example, column)."""
+    """uint8 (example, channel, height, width), a list of texts, float (example, column), or these by name."""
     labels: list[str]
     """A label for each."""
     origins: list[str]
@@ -56,6 +57,7 @@ def read_labelled(
     size: int = 28,
     channels: int = 1,
     invert: Invert = "auto",
+    parts: Sequence[str] = (),
     fewest_classes: int = 2,
 ) -> Labelled:
     """Examples with labels: a folder of class folders of images, or a table with a column ``label``.
@@ -66,6 +68,7 @@ def read_labelled(
         size: side of the images in pixels.
         channels: 1 for grey images, 3 for colour.
         invert: as in :class:`quickstudy.data.images.ImageSource`.
+        parts: of examples of several.
         fewest_classes: 2 for a new task; 1 for more examples of a task that was begun.
 
     Raises:
@@ -79,7 +82,10 @@ def read_labelled(
         check_columns(path, records, [TEXT, LABEL] if kind == "text" else [LABEL])
         origins = [f"{path}:{record.line}" for record in records]
         labels = [cell(path, record, LABEL) for record in records]
-        if kind == "text":
+        if kind == "several":
+            shape: dict[str, Any] = {"size": size, "channels": channels, "invert": invert}
+            found = Labelled(read_parts(path, records, parts=parts, **shape), labels, origins)
+        elif kind == "text":
             texts = [cell(path, record, TEXT) for record in records]
             check_conflicts(texts, labels, origins, what="text")
             found = Labelled(texts, labels, origins)
@@ -151,6 +157,7 @@ def read_inputs(
     size: int = 28,
     channels: int = 1,
     invert: Invert = "auto",
+    parts: Sequence[str] = (),
 ) -> tuple[Inputs, list[str]]:
     """Examples without labels, and where each came from.
 
@@ -161,6 +168,7 @@ def read_inputs(
         size: side of the images in pixels.
         channels: 1 for grey images, 3 for colour.
         invert: as in :class:`quickstudy.data.images.ImageSource`.
+        parts: of examples of several, which stand in tables.
 
     Returns:
         The ``x`` and the ``origins`` of :class:`Labelled`.
@@ -179,6 +187,14 @@ def read_inputs(
     if kind == "text":
         found = [one for place, path in enumerate(paths, start=1) for one in _texts(path, place)]
         return [text for text, _ in found], [origin for _, origin in found]
+    if kind == "several":
+        if len(paths) != 1:
+            raise DataError(f"Found {len(paths)} inputs; put all records into one table.")
+        _check_table(paths[0], kind)
+        records = read_records(paths[0])
+        options: dict[str, Any] = {"size": size, "channels": channels, "invert": invert}
+        several = read_parts(paths[0], records, parts=parts, **options)
+        return several, [f"{paths[0]}:{record.line}" for record in records]
     tables: list[torch.Tensor] = []
     origins: list[str] = []
     for path in paths:
@@ -209,7 +225,9 @@ def _labelled_images(path: str, *, size: int, channels: int, invert: Invert) -> 
 def _check_table(path: str, kind: Kind) -> None:
     """Check that a path is a table."""
     if Path(path).expanduser().suffix.lower() not in TABLES:
-        columns = "text and label" if kind == "text" else "of numbers, and label"
+        columns = {"text": "text and label", "several": "image, text or numbers, and label"}.get(
+            kind, "of numbers, and label"
+        )
         raise DataError(
             f"Found {path}; expected a table ({', '.join(sorted(TABLES))}) with the columns {columns}."
         )

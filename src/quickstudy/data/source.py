@@ -87,7 +87,7 @@ class Pool:
 class TaskSource(ABC):
     """Where tasks come from: a data set with classes (:class:`PoolSource`), or a :class:`World` that invents them."""
 
-    kind: ClassVar[Literal["image", "text", "vector"]]
+    kind: ClassVar[Literal["image", "text", "vector", "several"]]
     """What the examples are; encoders of the same kind fit."""
     sources: Mapping[str, TaskSource] = MappingProxyType({})
     """The sources that a mixture mixes, by name; nothing of others."""

@@ -116,7 +116,7 @@ class TextSource(PoolSource):
         self.texts = [cell(path, record, text) for record in records]
         labels = [cell(path, record, label) for record in records]
         groups = [cell(path, record, group) if has_group else "" for record in records]
-        splits = [_split(path, record, split) if has_split else "" for record in records]
+        splits = [split_of(path, record, split) if has_split else "" for record in records]
         if len(set(labels)) < 2:
             raise DataError(
                 f"{path} holds one label, {labels[0]!r}; a task needs at least 2. Add examples of another label."
@@ -131,7 +131,7 @@ class TextSource(PoolSource):
             if has_split
             else split_classes(parts[""], validation=validation, test=test, seed=seed)
         )
-        self._said = _said(path, records, groups, description)
+        self._said = group_descriptions(path, records, groups, description)
         self._encoder: Tokenizes | None = None
         self._tokens = torch.zeros(0, 0, dtype=torch.int64)
 
@@ -164,7 +164,7 @@ class TextSource(PoolSource):
         return {"name": "text", "path": self.path, "splits": count_splits(self.parts)}
 
 
-def _split(path: str, record: Record, column: str) -> str:
+def split_of(path: str, record: Record, column: str) -> str:
     """The split that a record belongs to."""
     name = cell(path, record, column)
     if name.lower() not in SPLIT_NAMES:
@@ -174,7 +174,7 @@ def _split(path: str, record: Record, column: str) -> str:
     return SPLIT_NAMES[name.lower()]
 
 
-def _said(
+def group_descriptions(
     path: str, records: Sequence[Record], groups: Sequence[str], column: str
 ) -> dict[str, str]:
     """What each group says of itself; nothing where no such column is, or its cells are empty.

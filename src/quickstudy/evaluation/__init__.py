@@ -164,7 +164,8 @@ def _enter_classifiers(
     # Texts differ in length, which only the angle ignores.
     text = contest.source.kind == "text"
     nearest = ProtoNet(plain, distance="cosine" if text else "euclidean")
-    contest.enter("nearest_mean_raw_inputs", nearest, raw)
+    if contest.source.kind != "several":  # parts of unlike kinds have no distance of their own
+        contest.enter("nearest_mean_raw_inputs", nearest, raw)
 
     name, fresh = starting_encoder(learner.encoder, untrained, contest.seed)
     if fresh is not None:

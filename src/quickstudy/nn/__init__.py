@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quickstudy.nn.encoders import Encoder, ImageEncoder, RawEncoder, VectorEncoder
 from quickstudy.nn.pretrained import HuggingFaceEncoder
+from quickstudy.nn.several import SeveralEncoders, WordsEncoder
 from quickstudy.nn.tables import TableEncoder
 
 ENCODERS: dict[str, type[Encoder]] = {
@@ -12,4 +13,6 @@ ENCODERS: dict[str, type[Encoder]] = {
     "raw": RawEncoder,
     "text": HuggingFaceEncoder,
     "table": TableEncoder,
+    "words": WordsEncoder,
+    "several": SeveralEncoders,
 }

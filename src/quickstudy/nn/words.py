@@ -86,11 +86,17 @@ class NameReader(nn.Module):
                 f"The width must be a multiple of the {heads} heads that read names; found {width}."
             )
         self.width, self.longest, self.buckets = width, longest, buckets
-        self.pieces = nn.Parameter(0.1 * torch.randn(buckets, heads, width // heads))
-        self.scores = nn.Parameter(torch.zeros(buckets, heads, 1))
+        self.pieces = nn.Parameter(torch.empty(buckets, heads, width // heads))
+        self.scores = nn.Parameter(torch.empty(buckets, heads, 1))
+        self.reset_parameters()
         self.read = nn.Sequential(
             Norm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
+
+    def reset_parameters(self) -> None:
+        """Draw the tables anew."""
+        nn.init.normal_(self.pieces, std=0.1)
+        nn.init.zeros_(self.scores)
 
     def forward(self, words: Tensor) -> Tensor:
         names = words.reshape(words.shape[:-1].numel(), words.shape[-1])

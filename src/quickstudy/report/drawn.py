@@ -100,7 +100,7 @@ class Shown:
         if self.texts is not None:
             return escape(self.texts[row])
         x = leaves(self.pool.x)[0][row]
-        if self.kind == "image":
+        if self.kind == "image" or (self.kind == "several" and x.ndim == 3):
             return f'<img alt="" src="{picture(x)}"{" class=ink" if self.ink else ""}>'
         numbers = [f"{number:.3g}" for number in x.flatten()[:6].tolist()]
         return escape(", ".join(numbers) + (", …" if x.numel() > 6 else ""))
