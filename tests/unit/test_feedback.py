@@ -8,6 +8,7 @@ import resource
 import signal
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,15 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "feedback.jsonl"
 
 
-@pytest.fixture
-def small_files() -> Iterator[Any]:
-    """Lets a test say how large a file may grow; as large as ever afterwards."""
+@contextmanager
+def files_of_at_most(room: int) -> Iterator[None]:
+    """A disk that is full: no file of this process may grow beyond so many bytes."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda room: resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def inputs(log: Path) -> list[Any]:
@@ -169,12 +173,13 @@ def test_a_writer_killed_in_the_middle_loses_its_own_line_only(
         assert [event.input for event in read_feedback(log).corrections] == ["one", "three"]
 
 
-def test_a_full_disk_is_said_and_leaves_the_whole_lines(log: Path, small_files: Any) -> None:
+def test_a_full_disk_is_said_and_leaves_the_whole_lines(log: Path) -> None:
     append(log, [said("one")])
-    small_files(log.stat().st_size + 20)
-    with pytest.raises(ArtifactError, match=r"cannot be written: .* still are\. Free some space"):
+    with (
+        files_of_at_most(log.stat().st_size + 20),
+        pytest.raises(ArtifactError, match=r"cannot be written: .* still are\. Free some space"),
+    ):
         append(log, [said("two")])
-    small_files(resource.RLIM_INFINITY)
     append(log, [said("three")])
     assert inputs(log) == ["one", "three"]
 
@@ -199,7 +204,7 @@ def test_several_writers_share_a_log(log: Path) -> None:
     assert len(read_feedback(log).corrections) == 60
 
 
-def test_images_are_kept_by_their_bytes(log: Path, tmp_path: Path, small_files: Any) -> None:
+def test_images_are_kept_by_their_bytes(log: Path, tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
     picture.write_bytes(b"dots")
     mark = keep_image(log, picture)
@@ -213,10 +218,9 @@ def test_images_are_kept_by_their_bytes(log: Path, tmp_path: Path, small_files: 
         keep_image(log, picture)
 
 
-def test_a_full_disk_leaves_no_half_image(log: Path, tmp_path: Path, small_files: Any) -> None:
+def test_a_full_disk_leaves_no_half_image(log: Path, tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
     picture.write_bytes(bytes(500))
-    small_files(100)
-    with pytest.raises(ArtifactError, match="cannot be kept"):
+    with files_of_at_most(100), pytest.raises(ArtifactError, match="cannot be kept"):
         keep_image(log, picture)
     assert list((tmp_path / "feedback.inputs").iterdir()) == []
