@@ -80,7 +80,7 @@ def test_examples_of_another_size_are_named(
     [
         ({"size": 27}, "multiple of 4; found 27"),
         ({"width": 20}, "multiple of 8; found 20"),
-        ({"positions": "rotary"}, "learned or sinusoidal or none; found 'rotary'"),
+        ({"positions": "turned"}, "sinusoidal or rotary or none; found 'turned'"),
         ({"readout": "first"}, "flatten or mean; found 'first'"),
         ({"stem": 6}, "multiple of 4; found 6"),
     ],

@@ -16,7 +16,7 @@ from quickstudy.learners.label_codes import deal, simplex
 from quickstudy.learners.metric import UNSEEN, class_sums
 from quickstudy.likelihood import Categorical
 from quickstudy.nn.encoders import Encoder
-from quickstudy.nn.layers import Norm, Transformer, and_itself
+from quickstudy.nn.layers import Manner, Norm, Transformer, and_itself, options_of_manner
 
 
 class InContextState(NamedTuple):
@@ -31,9 +31,9 @@ class InContextState(NamedTuple):
     codes: Tensor
     """int64 (task, way), which label code each class was dealt, behind the whole bank for each group before its own"""
     keys: Tensor
-    """(task, layer, head, example, width / heads)"""
+    """(task, layer, group of heads, example, width / heads); of linear attention the sums of keys, as one example"""
     values: Tensor
-    """(task, layer, head, example, width / heads)"""
+    """The same of values; of linear attention (task, layer, head, width / heads, width / heads)"""
 
 
 class InContext(Learner):
@@ -72,10 +72,12 @@ class InContext(Learner):
             (``learner.ensemble = 8``), and each costs as much as the first.
         ensemble_over: in what the answers differ: ``codes``, which are dealt anew, or ``features`` as well, columns
             in another order and with other signs, for learners that were trained on projected tasks.
+        attention: ``standard``; ``grouped``, whose heads share keys and values in pairs; or ``linear``, by kernels, for
+            tasks of at most ``bank`` classes, whose work and memory grow with the support and not with its square.
 
     Raises:
-        ValueError: an option is out of range; names for an encoder that reads no text; an ensemble over the features of
-            what are no rows of numbers.
+        ValueError: an option is out of range; more classes than the bank by linear attention; names for an encoder that
+            reads no text; an ensemble over the features of what are no rows of numbers.
 
     >>> from quickstudy.nn.encoders import RawEncoder
     >>> x, y = torch.randn(1, 4, 2), torch.tensor([[0, 1, 0, 1]])
@@ -91,8 +93,6 @@ class InContext(Learner):
     order_free = True
     additive = True
     inner_loop = False
-    any_way = True
-    """Tasks of more classes than the bank has codes are answered as well."""
     state_type = InContextState
     bank_codes: Tensor
     key_direction: Tensor
@@ -111,6 +111,7 @@ class InContext(Learner):
         names: bool = False,
         ensemble: int = 1,
         ensemble_over: Literal["codes", "features"] = "codes",
+        attention: Manner = "standard",
     ) -> None:
         super().__init__(encoder, Categorical(label_smoothing=label_smoothing))
         if temperature <= 0:
@@ -130,7 +131,15 @@ class InContext(Learner):
         self.ensemble, self.ensemble_over = ensemble, ensemble_over
         self.project = nn.Sequential(Norm(encoder.width), nn.Linear(encoder.width, width))
         self.unknown = nn.Parameter(torch.zeros(width))
-        self.transformer = Transformer(width, layers=layers, heads=heads, dropout=dropout)
+        self.transformer = Transformer(
+            width,
+            layers=layers,
+            heads=heads,
+            dropout=dropout,
+            **options_of_manner(attention, heads),
+        )
+        self.any_way = attention != "linear"
+        """Tasks of more classes than the bank has codes are answered as well."""
         self.read = nn.Linear(width, width, bias=False)
         nn.init.zeros_(self.read.weight)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
@@ -141,6 +150,11 @@ class InContext(Learner):
     def adapt(
         self, support: Examples, context: Context, state: InContextState | None = None
     ) -> InContextState:
+        if context.classes.shape[1] > self.bank and not self.any_way:
+            raise ValueError(
+                f"Linear attention reads tasks of at most {self.bank} classes, as many as the bank has codes; found "
+                f"{context.classes.shape[1]}. Build the learner with a larger bank."
+            )
         members = self._members(state)
         examples = self._encoded(support, context, state, members)
         dealt = [self._deal(self._of_member(examples, m), context, m) for m in range(members)]
@@ -241,7 +255,12 @@ class InContext(Learner):
         return asked
 
     def _between(self, examples: Examples, codes: Tensor) -> Tensor:
-        """bool (task, 1, example, example), which examples see which: those of their own group."""
+        """bool (task, 1, example, example), which examples see which: those of their own group.
+
+        Of linear attention, of which all classes are one group, (task, 1, 1, example).
+        """
+        if self.transformer.linear:
+            return examples.mask[:, None, None]
         group = codes.gather(1, examples.y) // self.bank
         same = group[:, :, None] == group[:, None]
         return and_itself(examples.mask[:, None] & same)[:, None]

@@ -14,7 +14,7 @@ from quickstudy.learners.base import Learner
 from quickstudy.learners.conditional_process import check_values
 from quickstudy.likelihood import Gaussian, JointGaussian, Likelihood
 from quickstudy.nn.encoders import Encoder
-from quickstudy.nn.layers import Transformer, and_itself
+from quickstudy.nn.layers import Manner, Transformer, and_itself, options_of_manner
 
 SLOWEST, FASTEST = 0.3, 12.0
 """Radians for each unit of an encoded example, along the first and the last wave, before training."""
@@ -38,6 +38,7 @@ class PointReader(nn.Module):
         heads: attention heads.
         expansion: of the width, inside a layer.
         waves: rows of W.
+        attention: of tokens; linear attention knows no distances.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class PointReader(nn.Module):
         heads: int,
         expansion: int,
         waves: int,
+        attention: Manner = "standard",
     ) -> None:
         super().__init__()
         for name, found, least in (
@@ -69,9 +71,17 @@ class PointReader(nn.Module):
         self.embed_x = nn.Linear(inputs + 2 * waves, width)
         self.embed_y = nn.Linear(values, width)
         self.asked = nn.Parameter(torch.zeros(width))
-        self.metric = nn.Parameter(torch.full((inputs,), inputs**-0.5))
-        self.log_rates = nn.Parameter(torch.linspace(WIDEST, NARROWEST, heads))
-        self.transformer = Transformer(width, layers=layers, heads=heads, expansion=expansion)
+        self.linear = attention == "linear"
+        if not self.linear:
+            self.metric = nn.Parameter(torch.full((inputs,), inputs**-0.5))
+            self.log_rates = nn.Parameter(torch.linspace(WIDEST, NARROWEST, heads))
+        self.transformer = Transformer(
+            width,
+            layers=layers,
+            heads=heads,
+            expansion=expansion,
+            **options_of_manner(attention, heads),
+        )
         self.read = nn.Linear(width, outputs)
 
     def _embed(self, features: Tensor) -> Tensor:
@@ -89,6 +99,29 @@ class PointReader(nn.Module):
     def queries(self, features: Tensor) -> Tensor:
         """Tokens (task, query, width) of queries."""
         return self._embed(features) + self.asked
+
+    def among(self, features: Tensor, mask: Tensor) -> Tensor:
+        """The mask of examples that look at one another; of linear attention, (task, 1, 1, example).
+
+        Args:
+            features: of the examples, (task, example, inputs).
+            mask: bool (task, example); False is padding.
+        """
+        if self.linear:
+            return mask[:, None, None]
+        return self.scores(features, features, and_itself(mask[:, None]))
+
+    def towards(self, features: Tensor, others: Tensor, mask: Tensor) -> Tensor:
+        """The mask of queries that look at examples; of linear attention, (task, 1, 1, example).
+
+        Args:
+            features: of the queries, (task, query, inputs).
+            others: of the examples, (task, example, inputs).
+            mask: bool (task, example); False is padding.
+        """
+        if self.linear:
+            return mask[:, None, None]
+        return self.scores(features, others, mask[:, None])
 
     def scores(self, features: Tensor, others: Tensor, visible: Tensor) -> Tensor:
         """What nearness adds to attention, (task, head, token, other); minus infinity where ``visible`` is False.
@@ -118,9 +151,9 @@ class NeuralProcessState(NamedTuple):
     mask: Tensor
     """bool (task, example)"""
     keys: Tensor
-    """(task, layer, head, example, width / heads)"""
+    """(task, layer, group of heads, example, width / heads); of linear attention the sums of keys, as one example"""
     values: Tensor
-    """(task, layer, head, example, width / heads)"""
+    """The same of values; of linear attention (task, layer, head, width / heads, width / heads)"""
 
 
 class TransformerNeuralProcess(Learner):
@@ -146,6 +179,8 @@ class TransformerNeuralProcess(Learner):
         expansion: of the width, inside a layer.
         waves: sines and cosines of each example, learned, for functions that change fast; 0: none.
         rank: columns of F; 0: queries are independent.
+        attention: ``standard``; ``grouped``, whose heads share keys and values in pairs; or ``linear``, by kernels,
+            which knows no distances, and whose work and memory grow with the examples and not with their square.
 
     Raises:
         ValueError: an option is out of range; at adaptation, tasks with another number of values.
@@ -176,6 +211,7 @@ class TransformerNeuralProcess(Learner):
         expansion: int = 2,
         waves: int = 16,
         rank: int = 0,
+        attention: Manner = "standard",
     ) -> None:
         check_values(values)
         if rank < 0:
@@ -192,6 +228,7 @@ class TransformerNeuralProcess(Learner):
             heads=heads,
             expansion=expansion,
             waves=waves,
+            attention=attention,
         )
 
     def adapt(
@@ -203,13 +240,13 @@ class TransformerNeuralProcess(Learner):
             examples = concatenate(Examples(state.features, state.y, state.mask), examples)
         features, y, mask = examples
         reader = self.reader
-        scores = reader.scores(features, features, and_itself(mask[:, None]))
+        scores = reader.among(features, mask)
         tokens = reader.examples(features, y)
         return NeuralProcessState(*examples, *reader.transformer.memorise(tokens, mask=scores))
 
     def predict(self, state: NeuralProcessState, x: Inputs, context: Context) -> Tensor:
         features, reader = self.encode(x), self.reader
-        scores = reader.scores(features, state.features, state.mask[:, None])
+        scores = reader.towards(features, state.features, state.mask)
         tokens = reader.queries(features)
         answer = reader.transformer.isolated(tokens, state.keys, state.values, mask=scores)
         outputs: Tensor = reader.read(answer)
@@ -224,8 +261,8 @@ class TransformerNeuralProcess(Learner):
         answer = reader.transformer.together(
             reader.examples(known, support.y),
             reader.queries(asked),
-            memory_mask=reader.scores(known, known, and_itself(support.mask[:, None])),
-            mask=reader.scores(asked, known, support.mask[:, None]),
+            memory_mask=reader.among(known, support.mask),
+            mask=reader.towards(asked, known, support.mask),
         )
         outputs: Tensor = reader.read(answer)
         return outputs

@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.nn.isolated_attention import isolated_attention
+from quickstudy.nn.linear_attention import kernel_attention, kernel_sums
+from quickstudy.nn.local_attention import local_attention
 from quickstudy.nn.positions import rotate
 
 SHORT = 64
 """Tokens up to which attention on a CPU is made of plain products where a gradient is wanted."""
-
-_watching: list[list[Tensor]] = []
-
-
-@contextmanager
-def recorded_attention() -> Iterator[list[Tensor]]:
-    """What isolated tokens look at while the block lasts: of each call in turn, the weights (…, query, key + 1).
-
-    The last weight of a query is that of itself.
-
-    >>> one = torch.ones(1, 3, 4)
-    >>> with recorded_attention() as calls:
-    ...     answer = isolated_attention(one, one, one, one, one, mask=torch.ones(1, 3, 3) > 0)
-    >>> [weights.shape for weights in calls]
-    [torch.Size([1, 3, 4])]
-    """
-    calls: list[Tensor] = []
-    _watching.append(calls)
-    try:
-        yield calls
-    finally:
-        _watching.remove(calls)
 
 
 def attention(
@@ -98,93 +77,97 @@ def and_itself(visible: Tensor) -> Tensor:
     return visible | torch.eye(visible.shape[-1], dtype=torch.bool, device=visible.device)
 
 
-def isolated_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    own_key: Tensor,
-    own_value: Tensor,
-    *,
-    mask: Tensor,
-    alone: Tensor | None = None,
-    dropout: float = 0.0,
-) -> Tensor:
-    """Attention of each query to a memory and to itself, but to no other query.
-
-    ``softmax([Q Kᵀ, q·k_own] / √d) [V; v_own]``: the memory's scores and one score more, so the work grows
-    with the number of queries and not with its square.
-
-    Args:
-        query: (…, query, width).
-        key: of the memory, (…, key, width).
-        value: of the memory, (…, key, width).
-        own_key: of the queries, (…, query, width).
-        own_value: of the queries, (…, query, width).
-        mask: bool, broadcastable to (…, query, key); False hides a key of the memory. Or float: added to the scores.
-        alone: bool, (query,); False hides a query's own key, for those that are of the memory themselves.
-        dropout: chance of dropping an attention weight.
-
-    Returns:
-        (…, query, width).
-
-    >>> one = torch.ones(1, 3, 4)
-    >>> hidden = torch.zeros(1, 3, 3, dtype=torch.bool)
-    >>> isolated_attention(one, one, one, one, 2 * one, mask=hidden)[0, 0].tolist()
-    [2.0, 2.0, 2.0, 2.0]
-    """
-    scores, root = query @ key.transpose(-1, -2), math.sqrt(query.shape[-1])
-    if mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask, -math.inf)
-    else:
-        scores = torch.add(scores, mask, alpha=root)
-    own = (query * own_key).sum(-1, keepdim=True)
-    if alone is not None:
-        own = own.masked_fill(~alone[:, None], -math.inf)
-    # There are fewer scores than features of queries, as long as the memory is short.
-    weights = (torch.cat([scores, own], -1) / root).softmax(-1)
-    for calls in _watching:
-        calls.append(weights.detach())
-    weights = F.dropout(weights, dropout, dropout > 0)
-    return torch.addcmul(weights[..., :-1] @ value, weights[..., -1:], own_value)
-
-
 class Attention(nn.Module):
     """Multi-head attention of tokens to themselves or to a memory.
 
     ``MultiHead(x) = concat_h(softmax(Q_h K_hᵀ / √d_h) V_h) W_o`` (Vaswani et al. 2017, section 3.2.2).
+
+    With ``groups``, heads share keys and values, as many heads to a group (Ainslie et al. 2023, GQA); a memory is then
+    ``groups / heads`` as large. With ``linear``, scores are products of kernels
+    (:func:`quickstudy.nn.linear_attention.kernel_attention`), and the keys and values of a memory are its sums. With a
+    ``window``, tokens that attend to one another see those near them and the first ``slots`` tokens
+    (:func:`quickstudy.nn.local_attention.local_attention`).
 
     Args:
         width: features of a token; a multiple of ``heads``.
         heads: number of heads.
         rotary: turn queries and keys by their position.
         dropout: chance of dropping an attention weight while training.
+        groups: of heads that share keys and values; 0: each head has its own.
+        linear: by kernels in place of softmax.
+        window: how far tokens see one another; 0: everywhere.
+        slots: of the first tokens, how many see and are seen by all, whatever the window.
+
+    Raises:
+        ValueError: an option is out of range, or two do not go together.
     """
 
     def __init__(
-        self, width: int, *, heads: int, rotary: bool = False, dropout: float = 0.0
+        self,
+        width: int,
+        *,
+        heads: int,
+        rotary: bool = False,
+        dropout: float = 0.0,
+        groups: int = 0,
+        linear: bool = False,
+        window: int = 0,
+        slots: int = 0,
     ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(
                 f"The width must be a multiple of the number of heads; found width {width} and {heads} heads."
             )
+        if groups < 0 or (groups and heads % groups):
+            raise ValueError(
+                f"The number of heads must be a multiple of the groups that share keys; found {heads} heads and "
+                f"{groups} groups."
+            )
+        if window < 0 or slots < 0 or (slots and not window):
+            raise ValueError(
+                f"The window must be 0 or more, and slots go with a window; found {window} and {slots}."
+            )
+        if linear and (rotary or dropout or window):
+            raise ValueError(
+                "Linear attention has neither rotary positions, a window nor dropped weights; leave them out."
+            )
         self.heads, self.rotary, self.dropout = heads, rotary, dropout
-        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.groups, self.linear, self.window, self.slots = groups or heads, linear, window, slots
+        shared = width // heads * self.groups
+        self.query = nn.Linear(width, width)
+        self.key, self.value = (nn.Linear(width, shared) for _ in range(2))
         self.out = nn.Linear(width, width)
 
     def split(self, x: Tensor) -> Tensor:
         """(…, token, width) to (…, head, token, width / heads)."""
         # The compiler cannot see through Tensor.unflatten while norms are taken apart.
-        return x.reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads).transpose(-2, -3)
+        size = self.query.out_features // self.heads
+        return x.reshape(*x.shape[:-1], x.shape[-1] // size, size).transpose(-2, -3)
+
+    def each_head(self, x: Tensor) -> Tensor:
+        """What groups of heads share, (…, group, token, width), for each head."""
+        return (
+            x if self.groups == self.heads else x.repeat_interleave(self.heads // self.groups, -3)
+        )
 
     def merge(self, x: Tensor) -> Tensor:
         """(…, head, token, width / heads) to (…, token, width), through the output layer."""
         return self.out(x.transpose(-2, -3).flatten(-2))
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of tokens, each (…, head, token, width / heads)."""
+        """Keys and values of tokens, each (…, group, token, width / heads)."""
         key = self.split(self.key(x))
         return (rotate(key) if self.rotary else key), self.split(self.value(x))
+
+    def memory(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What is kept of tokens that others are to look at: keys and values, or of linear attention their sums.
+
+        Args:
+            mask: as in :meth:`forward`; only the sums need it.
+        """
+        key, value = self.keys_values(x)
+        return kernel_sums(key, value, mask) if self.linear else (key, value)
 
     def forward(
         self,
@@ -198,29 +181,60 @@ class Attention(nn.Module):
 
         Args:
             memory: tokens (…, key, width), or their keys and values as from :meth:`keys_values`.
-            mask: bool, broadcastable to (…, head, token, key); False hides a key.
+            mask: bool, broadcastable to (…, head, token, key); False hides a key. With a window or linear attention,
+                one for all tokens, (…, 1, key); a token that is hidden sees itself.
+
+        Raises:
+            ValueError: linear attention or a window, of what is no set: causal, or from tokens to others.
         """
+        if (self.linear or self.window) and (causal or memory is not None):
+            raise ValueError(
+                "Linear attention and windows are for tokens that all see one another; leave causal and memory out."
+            )
         query = self.split(self.query(x))
         if self.rotary:
             query = rotate(query)
         if not isinstance(memory, tuple):
             memory = self.keys_values(x if memory is None else memory)
-        key, value = memory
+        if self.linear:
+            return self._by_kernel(query, memory, mask)
+        key, value = map(self.each_head, memory)
         dropout = self.dropout if self.training else 0.0
+        if self.window:
+            near = {"window": self.window, "slots": self.slots}
+            return self.merge(
+                local_attention(query, key, value, **near, mask=mask, dropout=dropout)
+            )
         return self.merge(attention(query, key, value, mask=mask, causal=causal, dropout=dropout))
+
+    def _by_kernel(
+        self, query: Tensor, memory: tuple[Tensor, Tensor], mask: Tensor | None
+    ) -> Tensor:
+        """Linear attention of tokens to one another."""
+        total, whole = map(self.each_head, kernel_sums(*memory, mask))
+        hidden = torch.zeros((), dtype=torch.bool, device=query.device)
+        alone = hidden if mask is None else ~mask.transpose(-1, -2)
+        key, value = map(self.each_head, memory)
+        return self.merge(kernel_attention(query, (total, whole), key, value, alone=alone))
 
     def isolated(self, x: Tensor, key: Tensor, value: Tensor, *, mask: Tensor) -> Tensor:
         """Attend from each token of ``x`` (…, token, width) to a memory and to itself only.
 
         Args:
-            key: of the memory, (…, head, key, width / heads), as from :meth:`keys_values`.
+            key: of the memory, (…, group, key, width / heads), as from :meth:`memory`.
             value: likewise.
-            mask: bool, broadcastable to (…, head, token, key); False hides a key.
+            mask: bool, broadcastable to (…, head, token, key); False hides a key. Of linear attention, sums have none.
 
         Raises:
-            ValueError: rotary attention, because isolated tokens have no place in a sequence.
+            ValueError: rotary attention or a window, because isolated tokens have no place in a sequence.
         """
         query, own_key, own_value = self._placeless(x)
+        key, value = self.each_head(key), self.each_head(value)
+        if self.linear:
+            alone = torch.ones((), dtype=torch.bool, device=x.device)
+            return self.merge(
+                kernel_attention(query, (key, value), own_key, own_value, alone=alone)
+            )
         dropout = self.dropout if self.training else 0.0
         return self.merge(
             isolated_attention(query, key, value, own_key, own_value, mask=mask, dropout=dropout)
@@ -232,13 +246,18 @@ class Attention(nn.Module):
         Args:
             x: (…, token, width).
             memory: how many tokens are seen by all.
-            mask: bool, broadcastable to (…, head, token, memory); False hides a token of the memory.
+            mask: bool, broadcastable to (…, head, token, memory); False hides a token of the memory. Of linear
+                attention one for all tokens, (…, 1, memory).
 
         Raises:
-            ValueError: rotary attention.
+            ValueError: rotary attention or a window.
         """
         query, key, value = self._placeless(x)
         alone = torch.arange(x.shape[-2], device=x.device) >= memory
+        if self.linear:
+            sums = kernel_sums(key[..., :memory, :], value[..., :memory, :], mask)
+            beside = F.pad(~mask.transpose(-1, -2), (0, 0, 0, x.shape[-2] - memory), value=True)
+            return self.merge(kernel_attention(query, sums, key, value, alone=beside))
         seen = (key[..., :memory, :], value[..., :memory, :])
         dropout = self.dropout if self.training else 0.0
         return self.merge(
@@ -247,17 +266,18 @@ class Attention(nn.Module):
 
     def _placeless(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of tokens without positions, made by one product."""
-        if self.rotary:
+        if self.rotary or self.window:
             raise ValueError(
-                "Isolated tokens have no positions; build the attention without rotary."
+                "Isolated tokens have no positions; build the attention without rotary and without a window."
             )
         if not torch.is_grad_enabled():
             # A few queries pass through too fast to be worth putting the weights together.
-            own_key, own_value = self.keys_values(x)
+            own_key, own_value = map(self.each_head, self.keys_values(x))
             return self.split(self.query(x)), own_key, own_value
         parts = (self.query, self.key, self.value)
         weight, bias = (
             torch.cat([getattr(part, name) for part in parts]) for name in ("weight", "bias")
         )
-        query, key, value = F.linear(x, weight, bias).chunk(3, -1)
-        return self.split(query), self.split(key), self.split(value)
+        sizes = [part.out_features for part in parts]
+        query, key, value = map(self.split, F.linear(x, weight, bias).split(sizes, -1))
+        return query, self.each_head(key), self.each_head(value)

@@ -110,6 +110,9 @@ class ImageEncoder(Encoder):
         channels: channels of the images.
         size: height and width of the images, in pixels; a multiple of 4.
         positions: how tokens know their place.
+        groups: of heads that share keys and values; 0: each head has its own.
+        window: how far tokens see one another, row by row; 0: everywhere.
+        slots: learned tokens that see and are seen by all, whatever the window.
         readout: ``flatten``, or ``mean`` over the tokens.
         dropout: while training.
 
@@ -131,13 +134,16 @@ class ImageEncoder(Encoder):
         stem: int = 0,
         channels: int = 1,
         size: int = 28,
-        positions: Literal["learned", "sinusoidal", "none"] = "learned",
+        positions: Literal["learned", "sinusoidal", "rotary", "none"] = "learned",
+        groups: int = 0,
+        window: int = 0,
+        slots: int = 0,
         readout: Literal["flatten", "mean"] = "flatten",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         for name, value, right in (
-            ("positions", positions, ("learned", "sinusoidal", "none")),
+            ("positions", positions, ("learned", "sinusoidal", "rotary", "none")),
             ("readout", readout, ("flatten", "mean")),
         ):
             if value not in right:
@@ -167,7 +173,16 @@ class ImageEncoder(Encoder):
             self.positions = LearnedPositions(width, length=tokens)
         elif positions == "sinusoidal":
             self.positions = SinusoidalPositions(width)
-        self.transformer = Transformer(width, layers=layers, heads=heads, dropout=dropout)
+        self.transformer = Transformer(
+            width,
+            layers=layers,
+            heads=heads,
+            rotary=positions == "rotary",
+            dropout=dropout,
+            groups=groups,
+            window=window,
+            slots=slots,
+        )
         self.readout: nn.Module | None = None
         if readout == "flatten":
             self.readout = nn.Linear(tokens * width, width)

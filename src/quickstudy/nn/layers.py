@@ -6,7 +6,7 @@ All of them are exact under ``vmap`` and under second derivatives (with
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, TypedDict, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,24 +14,50 @@ from torch import Tensor, nn
 
 from quickstudy.functional import inside_transform
 from quickstudy.functional.norms import separate_layer_norm
-from quickstudy.nn.attention import (
-    Attention,
-    and_itself,
-    attention,
-    isolated_attention,
-    recorded_attention,
-)
+from quickstudy.nn.attention import Attention, and_itself, attention
+from quickstudy.nn.isolated_attention import isolated_attention, recorded_attention
 
 __all__ = [
     "Attention",
     "Block",
+    "Manner",
     "Norm",
     "Transformer",
     "and_itself",
     "attention",
     "isolated_attention",
+    "options_of_manner",
     "recorded_attention",
 ]
+
+
+Manner = Literal["standard", "grouped", "linear"]
+"""How the tokens of a set attend: each head by itself, two heads with one set of keys and values, or by kernels."""
+
+
+class Options(TypedDict, total=False):
+    """Of :class:`Attention`."""
+
+    groups: int
+    linear: bool
+
+
+def options_of_manner(manner: Manner, heads: int) -> Options:
+    """The options of :class:`Transformer` for a manner of attention.
+
+    Raises:
+        ValueError: there is no such manner, or heads cannot be paired.
+
+    >>> options_of_manner("grouped", 4)
+    {'groups': 2}
+    """
+    if manner not in get_args(Manner):
+        raise ValueError(f"The attention must be {', '.join(get_args(Manner))}; found {manner!r}.")
+    if manner == "grouped" and heads % 2:
+        raise ValueError(f"Grouped attention pairs its heads; found {heads} of them.")
+    if manner == "grouped":
+        return {"groups": heads // 2}
+    return {"linear": True} if manner == "linear" else {}
 
 
 class Norm(nn.LayerNorm):
@@ -58,6 +84,8 @@ class Norm(nn.LayerNorm):
 class Block(nn.Module):
     """One pre-norm Transformer layer: ``x + Attention(Norm(x))``, then ``x + MLP(Norm(x))``.
 
+    Options are those of :class:`Attention`.
+
     Xiong et al. 2020, On Layer Normalization in the Transformer Architecture.
     """
 
@@ -69,10 +97,23 @@ class Block(nn.Module):
         expansion: int = 4,
         rotary: bool = False,
         dropout: float = 0.0,
+        groups: int = 0,
+        linear: bool = False,
+        window: int = 0,
+        slots: int = 0,
     ) -> None:
         super().__init__()
         self.attention_norm, self.mlp_norm = Norm(width), Norm(width)
-        self.attention = Attention(width, heads=heads, rotary=rotary, dropout=dropout)
+        self.attention = Attention(
+            width,
+            heads=heads,
+            rotary=rotary,
+            dropout=dropout,
+            groups=groups,
+            linear=linear,
+            window=window,
+            slots=slots,
+        )
         self.expand, self.shrink = (
             nn.Linear(width, expansion * width),
             nn.Linear(expansion * width, width),
@@ -101,6 +142,19 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks with a final norm.
 
+    Args:
+        width: features of a token.
+        layers: blocks.
+        heads: of attention.
+        expansion: of the width, inside a block.
+        rotary: positions, as in :class:`Attention`; without, tokens have none of their own.
+        dropout: while training.
+        groups: of heads that share keys and values; 0: each head has its own.
+        linear: attention by kernels, for long sets.
+        window: how far tokens see one another; 0: everywhere.
+        slots: learned tokens that see and are seen by all, whatever the window; they are put before the others, and are
+            no part of the result.
+
     >>> Transformer(16, layers=2, heads=2)(torch.zeros(1, 5, 16)).shape
     torch.Size([1, 5, 16])
     """
@@ -114,31 +168,57 @@ class Transformer(nn.Module):
         expansion: int = 4,
         rotary: bool = False,
         dropout: float = 0.0,
+        groups: int = 0,
+        linear: bool = False,
+        window: int = 0,
+        slots: int = 0,
     ) -> None:
         super().__init__()
+        self.linear = linear
         self.blocks = nn.ModuleList(
-            Block(width, heads=heads, expansion=expansion, rotary=rotary, dropout=dropout)
+            Block(
+                width,
+                heads=heads,
+                expansion=expansion,
+                rotary=rotary,
+                dropout=dropout,
+                groups=groups,
+                linear=linear,
+                window=window,
+                slots=slots,
+            )
             for _ in range(layers)
         )
         self.norm = Norm(width)
+        self.slots: nn.Parameter | None = None
+        if slots:
+            self.slots = nn.Parameter(0.02 * torch.randn(slots, width))
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Tokens (…, token, width) to tokens; ``mask`` as in :class:`Attention`."""
+        slots = 0 if self.slots is None else len(self.slots)
+        if self.slots is not None:
+            x = torch.cat([self.slots.expand(*x.shape[:-2], -1, -1), x], -2)
+            mask = None if mask is None else F.pad(mask, (slots, 0), value=True)
         for block in self.blocks:
             x = block(x, mask=mask, causal=causal)
-        return self.norm(x)
+        return self.norm(x[..., slots:, :])
 
     def memorise(self, x: Tensor, *, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of tokens in every layer, each (…, layer, head, token, width / heads)."""
+        """What is kept of tokens in every layer: keys and values, each (…, layer, group, token, width / heads).
+
+        Of linear attention, whose mask is one for all tokens, sums: one row, and ``width / heads`` rows, to a group.
+        """
         keys, values = [], []
         stack = self._stack()
         for block in stack:
             normed = block.attention_norm(x)
-            key, value = block.attention.keys_values(normed)
-            keys.append(key)
-            values.append(value)
+            kept = block.attention.memory(normed, mask)
+            keys.append(kept[0])
+            values.append(kept[1])
             if block is not stack[-1]:
-                x = block.mlp(x + block.drop(block.attention(normed, (key, value), mask=mask)))
+                known = None if self.linear else kept
+                x = block.mlp(x + block.drop(block.attention(normed, known, mask=mask)))
         return torch.stack(keys, -4), torch.stack(values, -4)
 
     def isolated(self, x: Tensor, keys: Tensor, values: Tensor, *, mask: Tensor) -> Tensor:
@@ -164,19 +244,23 @@ class Transformer(nn.Module):
             memory_mask: bool, broadcastable to (…, head, key, key), between tokens of the memory.
             mask: bool, broadcastable to (…, head, token, key).
 
+        Of linear attention, both masks are one and the same for all tokens, (…, 1, key).
+
         Returns:
             What becomes of ``x``.
         """
         count, tokens = memory.shape[-2], x.shape[-2]
-        mask = mask.expand(*mask.shape[:-2], tokens, count)
-        whole = torch.cat([memory_mask.expand(*mask.shape[:-2], count, count), mask], -2)
+        whole = mask
+        if not self.linear:
+            mask = mask.expand(*mask.shape[:-2], tokens, count)
+            whole = torch.cat([memory_mask.expand(*mask.shape[:-2], count, count), mask], -2)
         *stack, last = self._stack()
         x = torch.cat([memory, x], -2)
         for block in stack:
             x = block.together(x, count, mask=whole)
         memory, x = x[..., :count, :], x[..., count:, :]
         # Of what the last layer makes of the memory, nothing but keys and values is wanted.
-        kept = last.attention.keys_values(last.attention_norm(memory))
+        kept = last.attention.memory(last.attention_norm(memory), mask)
         return self.norm(last.isolated(x, *kept, mask=mask))
 
     def _stack(self) -> list[Block]:

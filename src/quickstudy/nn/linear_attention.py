@@ -1,0 +1,66 @@
+"""Attention by a kernel: sums in place of scores, so work and memory grow with the examples, not with their square."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def kernel(x: Tensor) -> Tensor:
+    """``φ(x) = elu(x) + 1``, which is positive."""
+    return F.elu(x) + 1
+
+
+def kernel_sums(key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What a memory comes to: ``z = Σ_j φ(k_j)`` and ``S = Σ_j φ(k_j) v_jᵀ``.
+
+    The sums of two memories are those of both together.
+
+    Args:
+        key: (…, key, width).
+        value: (…, key, width).
+        mask: bool, broadcastable to (…, 1, key); False hides a key.
+
+    Returns:
+        z (…, 1, width) and S (…, width, width).
+    """
+    feature = kernel(key)
+    if mask is not None:
+        feature = feature * mask.transpose(-1, -2)
+    return feature.sum(-2, keepdim=True), feature.transpose(-1, -2) @ value
+
+
+def kernel_attention(
+    query: Tensor,
+    sums: tuple[Tensor, Tensor],
+    own_key: Tensor,
+    own_value: Tensor,
+    *,
+    alone: Tensor,
+) -> Tensor:
+    """Attention of each query to a memory that is known by its sums, and of some to themselves as well.
+
+    ``(φ(q) S + a φ(q)·φ(k_own) v_own) / (φ(q)·z + a φ(q)·φ(k_own))``, with a = 1 for those that see themselves.
+
+    Katharopoulos et al. 2020, Transformers are RNNs: Fast Autoregressive Transformers with Linear Attention, equation
+    5. Differs from the paper: tokens that are not of the memory see themselves beside it.
+
+    Args:
+        query: (…, query, width).
+        sums: of the memory, as from :func:`kernel_sums`.
+        own_key: of the queries, (…, query, width).
+        own_value: of the queries, (…, query, width).
+        alone: bool, broadcastable to (…, query, 1); where a query sees itself too. Where the memory is empty, it must.
+
+    Returns:
+        (…, query, width).
+
+    >>> import torch
+    >>> one, two = torch.ones(1, 3, 4), torch.full((1, 3, 4), 2.0)
+    >>> found = kernel_attention(one, kernel_sums(one, one), one, two, alone=torch.tensor(True))
+    >>> found[0, 0].tolist()  # three ones and itself
+    [1.25, 1.25, 1.25, 1.25]
+    """
+    feature, (total, whole) = kernel(query), sums
+    own = (feature * kernel(own_key)).sum(-1, keepdim=True) * alone
+    return (feature @ whole + own * own_value) / (feature @ total.transpose(-1, -2) + own)
