@@ -33,6 +33,7 @@ class Corrections:
     Args:
         tasks: to train on, and held out for validation.
         held_out: what is new in the latter.
+        new_classes: whether nobody who learned from the former has met a class of the latter.
         count: corrections that are used.
         task_count: tasks that they are of.
         log_sha256: of the log.
@@ -40,6 +41,7 @@ class Corrections:
 
     tasks: CorrectedTasks
     held_out: HeldOut
+    new_classes: bool
     count: int
     task_count: int
     log_sha256: str
@@ -101,7 +103,15 @@ def read_corrections(
         augment=_variation(source, x) if read.kind == "image" else None,
         targets=None if classes else targets,
     )
-    return Corrections(corrected, divided.held_out, len(events), len(set(tasks)), feedback.sha256)
+    met = set() if labels is None else {labels[row] for row in divided.train}
+    return Corrections(
+        tasks=corrected,
+        held_out=divided.held_out,
+        new_classes=labels is not None and not met & {labels[row] for row in divided.validation},
+        count=len(events),
+        task_count=len(set(tasks)),
+        log_sha256=feedback.sha256,
+    )
 
 
 class _Pools(PoolSource):

@@ -236,7 +236,7 @@ def test_a_model_improves_and_says_by_what(tmp_path: Path, toy: type[ToySource])
     assert noted == json.loads(json.dumps(found.figures))
     assert (noted["parent"], noted["corrections"], noted["tasks"]) == (old.id, 240, 8)
     assert noted["log_sha256"] == durable.sha256_of((tmp_path / "log.jsonl").read_bytes())
-    assert noted["feedback"]["over"] == "classes"
+    assert (noted["held_out"], noted["feedback"]["over"]) == ("tasks", "examples")
     card = (tmp_path / "new/README.md").read_text(encoding="utf-8")
     assert old.id in card
     assert noted["log_sha256"] in card

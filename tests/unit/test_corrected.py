@@ -210,6 +210,7 @@ def test_what_is_held_out_is_new_and_both_parts_hold_a_task(
     ("tasks", "labels", "held_out"),
     [
         (["a"] * 8, list("wwxxyyzz"), "classes"),
+        (list("aaaabbbbccccdddd"), list("wwxx" * 4), "tasks"),
         (["a"] * 4 + ["b"] * 4, list("ppnnppnn"), "tasks"),
         (["a"] * 8, list("ppppnnnn"), "examples"),
         (["a"] * 2 + ["b"] * 2, None, "tasks"),

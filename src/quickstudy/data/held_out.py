@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
@@ -10,10 +11,10 @@ import torch
 from quickstudy.data.source import DataError
 
 FEWEST = 4
-"""Classes of a task, or examples of a class, of which some can be held out and the others still make tasks."""
+"""Tasks, classes of a task, or examples of a class, of which some are held out and the others still make tasks."""
 
 HELD_OUT = 0.25
-"""Share of the classes that is held out, or, where they are too few, of the tasks or of the examples of each class."""
+"""Share of them that is held out."""
 
 HeldOut = Literal["classes", "tasks", "examples"]
 Rows = Mapping[str, Mapping[str, list[int]]]
@@ -31,10 +32,10 @@ class Division(NamedTuple):
 
 
 def divide(tasks: Sequence[str], labels: Sequence[str] | None, *, seed: int) -> Division:
-    """Hold out a quarter of the classes, so that who is judged by them meets new ones.
+    """Hold out a quarter of the tasks, so that who is judged by them meets new ones.
 
-    A class that is held out is held out of every task. Where no task has four classes, whole tasks are held out; where
-    there is one task only, examples.
+    With fewer than four tasks it is a quarter of the classes of each, and one that is held out is held out of every
+    task. Where no task has four classes, one of two or three tasks is held out; of a single one, examples.
 
     Args:
         tasks: of each correction.
@@ -53,8 +54,9 @@ def divide(tasks: Sequence[str], labels: Sequence[str] | None, *, seed: int) -> 
         label = "" if labels is None else labels[row]
         rows.setdefault(task, {}).setdefault(label, []).append(row)
     ways: list[tuple[HeldOut, Callable[[Rows, torch.Generator, int], set[int]]]] = [
+        ("tasks", partial(_tasks_out, fewest=FEWEST)),
         ("classes", _classes_out),
-        ("tasks", _tasks_out),
+        ("tasks", partial(_tasks_out, fewest=2)),
         ("examples", _examples_out),
     ]
     for held_out, choose in ways:
@@ -106,9 +108,9 @@ def _classes_out(rows: Rows, generator: torch.Generator, way: int) -> set[int]:
     }
 
 
-def _tasks_out(rows: Rows, generator: torch.Generator, way: int) -> set[int]:
+def _tasks_out(rows: Rows, generator: torch.Generator, way: int, *, fewest: int) -> set[int]:
     usable = [task for task, classes in rows.items() if len(_twice(classes)) >= way]
-    chosen = _some(usable, _share(len(usable), 1), generator) if len(usable) >= 2 else []
+    chosen = _some(usable, _share(len(usable), 1), generator) if len(usable) >= fewest else []
     return {row for task in chosen for members in rows[task].values() for row in members}
 
 

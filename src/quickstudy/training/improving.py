@@ -69,14 +69,14 @@ def improve(
     """Take meta-steps on logged feedback, and keep the new weights only if a paired test lets them.
 
     ``θ ← θ - α ∇_θ L(f(θ, S_t), Q_t)`` over tasks t, of which a share is made of corrected examples and the others are
-    the original training tasks, against forgetting. A quarter of the corrected classes is held out
+    the original training tasks, against forgetting. A quarter of the corrections is held out
     (:func:`quickstudy.data.held_out.divide`). With d the gain of the new weights over the old ones on the same tasks,
     between ``low`` and ``high``, each of which a one-sided test at 95 % cannot pass, the new weights are accepted if
 
     - no loss is shown on the original validation classes, high ≥ 0, and a loss of a hundredth is ruled out,
       low > -0.01 (of accuracy; of an error, a hundredth of the old one); and
-    - on the held-out corrections a gain is shown, low > 0, of a mean over held-out classes, or over examples where no
-      classes are held out, however many tasks are made of them.
+    - on the held-out corrections a gain is shown, low > 0, of a mean over held-out classes, or over examples where
+      their classes are not new, however many tasks are made of them.
 
     Args:
         artifact: what to improve, or its folder; it stays as it is.
@@ -199,9 +199,9 @@ def _on_corrections(
             sums[name].index_add_(0, there, each[episode.query.mask].double())
     seen = times > 0
     means = {name: each[seen] / times[seen] for name, each in sums.items()}
-    if found.held_out == "classes":
+    if found.new_classes:
         means = {name: _by_class(each, part.labels[seen]) for name, each in means.items()}
-    over = "classes" if found.held_out == "classes" else "examples"
+    over = "classes" if found.new_classes else "examples"
     return _compared(means["before"], means["after"], old) | {"over": over}
 
 
