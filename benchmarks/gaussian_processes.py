@@ -42,7 +42,14 @@ from record import record
 
 SMOKE = ["training.steps=4", "validation.every=4", "validation.episodes=4"]
 COMMON = {
-    "learner": {"name": "neural_process", "width": 64, "layers": 6, "heads": 4, "expansion": 2},
+    "learner": {
+        "name": "neural_process",
+        "width": 64,
+        "layers": 6,
+        "heads": 4,
+        "expansion": 2,
+        "relative": True,
+    },
     "encoder": "raw",
     "episode": {"shot": [3, 46], "queries": 24, "tasks": 32, "same_shot": True},
     "validation": {"shot": [3, 46], "queries": 46, "episodes": 256, "every": 500},

@@ -116,6 +116,13 @@ ROWS = [
         steps=200,
         offset=5.0,
     ),
+    Row(
+        "neural_process-relative",
+        "neural_process",
+        PROCESS | {"values": 2, "relative": True},
+        steps=200,
+        offset=5.0,
+    ),
     Row("neural_process-joint", "neural_process", JOINT, steps=350, offset=3.0),
     Row(
         "autoregressive_process",

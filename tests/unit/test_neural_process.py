@@ -141,13 +141,41 @@ def test_draws_have_the_mean_and_the_covariance_that_was_said(
 
 
 def test_training_in_one_stream_is_the_loss_of_adapting_and_predicting(episode: Episode) -> None:
-    for rank in (0, 2):
-        learner = shaken(TransformerNeuralProcess(RawEncoder(2), values=1, rank=rank, **SMALL))
+    for options in ({}, {"rank": 2}, {"relative": True}):
+        learner = shaken(TransformerNeuralProcess(RawEncoder(2), values=1, **SMALL, **options))
         assert isinstance(learner, Learner)
         state = learner.adapt(episode.support, episode.context)
         outputs = learner.predict(state, episode.query.x, episode.context)
         loss = learner.likelihood.nll(outputs, episode.query, episode.context)
         close(learner.outer_loss(episode), loss, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_only_differences_of_places_count_where_they_are_relative(
+    relative: bool, episode: Episode
+) -> None:
+    options = {**SMALL, "relative": relative}
+    learner = shaken(TransformerNeuralProcess(RawEncoder(2), values=1, **options))
+    assert isinstance(learner, Learner)
+    support, query, context = episode
+    shift = torch.tensor([3.0, -1.5], dtype=torch.float64)
+    here = learner.predict(learner.adapt(support, context), query.x, context)
+    moved = learner.adapt(support._replace(x=support.x + shift), context)
+    there = learner.predict(moved, query.x + shift, context)
+    assert torch.allclose(here, there, rtol=1e-8, atol=1e-8) == relative
+    # What lies in another direction is another task all the same.
+    turned = learner.adapt(support._replace(x=support.x.flip(-1)), context)
+    assert not torch.allclose(learner.predict(turned, query.x.flip(-1), context), here)
+
+
+def test_pairs_are_turned_by_what_was_written() -> None:
+    reader = TransformerNeuralProcess(RawEncoder(2), values=1, relative=True, **SMALL).reader
+    x = torch.randn(1, 3, 2)
+    turn = reader.turn(x)
+    assert turn is not None
+    angle = (reader.speeds[1, 0] * x[0, 2]).sum()
+    close(turn.cos[0, 1, 2, 0], angle.cos())
+    close(turn.sin[0, 1, 2, 0], angle.sin())
 
 
 def test_nearness_is_what_was_written() -> None:

@@ -15,6 +15,7 @@ from quickstudy.learners.conditional_process import check_values
 from quickstudy.likelihood import Gaussian, JointGaussian, Likelihood
 from quickstudy.nn.encoders import Encoder
 from quickstudy.nn.layers import Manner, Transformer, and_itself, options_of_manner
+from quickstudy.nn.positions import Turn
 
 SLOWEST, FASTEST = 0.3, 12.0
 """Radians for each unit of an encoded example, along the first and the last wave, before training."""
@@ -29,6 +30,10 @@ class PointReader(nn.Module):
     of head h gain ``-r_h Σ_k m_k² (f(x) - f(x'))_k²``, r_h > 0, so that near examples count for more wherever they
     are. W, m and r are learned.
 
+    ``relative`` tokens are ``B y`` and b alone, and the pair p of features of queries and keys in head h is turned by
+    the angle ``v_hp · f(x)``, v learned, so that answers depend on differences of places only (as rotary positions do,
+    Su et al. 2021, RoFormer).
+
     Args:
         inputs: features of an encoded example.
         values: numbers of y.
@@ -39,6 +44,7 @@ class PointReader(nn.Module):
         expansion: of the width, inside a layer.
         waves: rows of W.
         attention: of tokens; linear attention knows no distances.
+        relative: tokens know nothing of x, and queries and keys are turned by x in place of that.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class PointReader(nn.Module):
         expansion: int,
         waves: int,
         attention: Manner = "standard",
+        relative: bool = False,
     ) -> None:
         super().__init__()
         for name, found, least in (
@@ -63,12 +70,27 @@ class PointReader(nn.Module):
         ):
             if found < least:
                 raise ValueError(f"The number of {name} must be at least {least}; found {found}.")
-        self.waves = waves
-        if waves:
+        self.waves, self.relative = 0 if relative else waves, relative
+        if relative:
+            if attention != "standard":
+                raise ValueError(
+                    f"Only standard attention turns by places; found relative beside attention={attention!r}."
+                )
+            if width % (2 * heads):
+                raise ValueError(
+                    f"Heads that turn pairs of features need a width that is a multiple of {2 * heads}; found {width}."
+                )
+            pairs = width // heads // 2
+            speeds = torch.logspace(math.log10(SLOWEST), math.log10(FASTEST), pairs)[:, None]
+            directions = F.normalize(torch.randn(heads, pairs, inputs), dim=-1)
+            # Of one number, all turn the same way.
+            self.speeds = nn.Parameter(speeds * (directions.abs() if inputs == 1 else directions))
+        if self.waves:
             speeds = torch.logspace(math.log10(SLOWEST), math.log10(FASTEST), waves)
             directions = F.normalize(torch.randn(waves, inputs), dim=-1)
             self.directions = nn.Parameter(speeds[:, None] * directions)
-        self.embed_x = nn.Linear(inputs + 2 * waves, width)
+        if not relative:
+            self.embed_x = nn.Linear(inputs + 2 * waves, width)
         self.embed_y = nn.Linear(values, width)
         self.asked = nn.Parameter(torch.zeros(width))
         self.linear = attention == "linear"
@@ -85,6 +107,8 @@ class PointReader(nn.Module):
         self.read = nn.Linear(width, outputs)
 
     def _embed(self, features: Tensor) -> Tensor:
+        if self.relative:
+            return features.new_zeros(*features.shape[:-1], len(self.asked))
         if self.waves:
             angles = features @ self.directions.T
             features = torch.cat([features, angles.sin(), angles.cos()], -1)
@@ -122,6 +146,12 @@ class PointReader(nn.Module):
         if self.linear:
             return mask[:, None, None]
         return self.scores(features, others, mask[:, None])
+
+    def turn(self, features: Tensor) -> Turn | None:
+        """By how much the pairs of features of queries and keys are turned at some places; None where they are not."""
+        if not self.relative:
+            return None
+        return Turn.by(torch.einsum("tei,hpi->thep", features, self.speeds))
 
     def scores(self, features: Tensor, others: Tensor, visible: Tensor) -> Tensor:
         """What nearness adds to attention, (task, head, token, other); minus infinity where ``visible`` is False.
@@ -181,6 +211,9 @@ class TransformerNeuralProcess(Learner):
         rank: columns of F; 0: queries are independent.
         attention: ``standard``; ``grouped``, whose heads share keys and values in pairs; or ``linear``, by kernels,
             which knows no distances, and whose work and memory grow with the examples and not with their square.
+        relative: answers depend on differences of places only, which leaves less to learn where functions are alike
+            everywhere (Ashman et al. 2024, Translation Equivariant Transformer Neural Processes); ``waves`` then count
+            for nothing.
 
     Raises:
         ValueError: an option is out of range; at adaptation, tasks with another number of values.
@@ -212,6 +245,7 @@ class TransformerNeuralProcess(Learner):
         waves: int = 16,
         rank: int = 0,
         attention: Manner = "standard",
+        relative: bool = False,
     ) -> None:
         check_values(values)
         if rank < 0:
@@ -229,6 +263,7 @@ class TransformerNeuralProcess(Learner):
             expansion=expansion,
             waves=waves,
             attention=attention,
+            relative=relative,
         )
 
     def adapt(
@@ -242,13 +277,18 @@ class TransformerNeuralProcess(Learner):
         reader = self.reader
         scores = reader.among(features, mask)
         tokens = reader.examples(features, y)
-        return NeuralProcessState(*examples, *reader.transformer.memorise(tokens, mask=scores))
+        return NeuralProcessState(
+            *examples, *reader.transformer.memorise(tokens, mask=scores, turn=reader.turn(features))
+        )
 
     def predict(self, state: NeuralProcessState, x: Inputs, context: Context) -> Tensor:
         features, reader = self.encode(x), self.reader
         scores = reader.towards(features, state.features, state.mask)
         tokens = reader.queries(features)
-        answer = reader.transformer.isolated(tokens, state.keys, state.values, mask=scores)
+        turn = reader.turn(features)
+        answer = reader.transformer.isolated(
+            tokens, state.keys, state.values, mask=scores, turn=turn
+        )
         outputs: Tensor = reader.read(answer)
         return outputs
 
@@ -263,6 +303,7 @@ class TransformerNeuralProcess(Learner):
             reader.queries(asked),
             memory_mask=reader.among(known, support.mask),
             mask=reader.towards(asked, known, support.mask),
+            turn=reader.turn(torch.cat([known, asked], 1)),
         )
         outputs: Tensor = reader.read(answer)
         return outputs

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from quickstudy.nn.isolated_attention import isolated_attention
 from quickstudy.nn.linear_attention import kernel_attention, kernel_sums
 from quickstudy.nn.local_attention import local_attention
-from quickstudy.nn.positions import rotate
+from quickstudy.nn.positions import Turn, rotate, turned
 
 SHORT = 64
 """Tokens up to which attention on a CPU is made of plain products where a gradient is wanted."""
@@ -155,18 +155,23 @@ class Attention(nn.Module):
         """(…, head, token, width / heads) to (…, token, width), through the output layer."""
         return self.out(x.transpose(-2, -3).flatten(-2))
 
-    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of tokens, each (…, group, token, width / heads)."""
-        key = self.split(self.key(x))
-        return (rotate(key) if self.rotary else key), self.split(self.value(x))
+    def keys_values(self, x: Tensor, turn: Turn | None = None) -> tuple[Tensor, Tensor]:
+        """Keys and values of tokens, each (…, group, token, width / heads), keys turned where that is given."""
+        key, value = self.split(self.key(x)), self.split(self.value(x))
+        if turn is not None:
+            key = turned(key, turn)
+        return (rotate(key) if self.rotary else key), value
 
-    def memory(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def memory(
+        self, x: Tensor, mask: Tensor | None = None, turn: Turn | None = None
+    ) -> tuple[Tensor, Tensor]:
         """What is kept of tokens that others are to look at: keys and values, or of linear attention their sums.
 
         Args:
             mask: as in :meth:`forward`; only the sums need it.
+            turn: of the keys.
         """
-        key, value = self.keys_values(x)
+        key, value = self.keys_values(x, turn)
         return kernel_sums(key, value, mask) if self.linear else (key, value)
 
     def forward(
@@ -176,6 +181,7 @@ class Attention(nn.Module):
         *,
         mask: Tensor | None = None,
         causal: bool = False,
+        turn: Turn | None = None,
     ) -> Tensor:
         """Attend from ``x`` (…, token, width) to a memory, or to itself.
 
@@ -183,6 +189,7 @@ class Attention(nn.Module):
             memory: tokens (…, key, width), or their keys and values as from :meth:`keys_values`.
             mask: bool, broadcastable to (…, head, token, key); False hides a key. With a window or linear attention,
                 one for all tokens, (…, 1, key); a token that is hidden sees itself.
+            turn: of the queries, (…, head, token, width / heads / 2).
 
         Raises:
             ValueError: linear attention or a window, of what is no set: causal, or from tokens to others.
@@ -192,6 +199,8 @@ class Attention(nn.Module):
                 "Linear attention and windows are for tokens that all see one another; leave causal and memory out."
             )
         query = self.split(self.query(x))
+        if turn is not None:
+            query = turned(query, turn)
         if self.rotary:
             query = rotate(query)
         if not isinstance(memory, tuple):
@@ -217,18 +226,21 @@ class Attention(nn.Module):
         key, value = map(self.each_head, memory)
         return self.merge(kernel_attention(query, (total, whole), key, value, alone=alone))
 
-    def isolated(self, x: Tensor, key: Tensor, value: Tensor, *, mask: Tensor) -> Tensor:
+    def isolated(
+        self, x: Tensor, key: Tensor, value: Tensor, *, mask: Tensor, turn: Turn | None = None
+    ) -> Tensor:
         """Attend from each token of ``x`` (…, token, width) to a memory and to itself only.
 
         Args:
             key: of the memory, (…, group, key, width / heads), as from :meth:`memory`.
             value: likewise.
             mask: bool, broadcastable to (…, head, token, key); False hides a key. Of linear attention, sums have none.
+            turn: of the tokens, (…, head, token, width / heads / 2).
 
         Raises:
             ValueError: rotary attention or a window, because isolated tokens have no place in a sequence.
         """
-        query, own_key, own_value = self._placeless(x)
+        query, own_key, own_value = self._placeless(x, turn)
         key, value = self.each_head(key), self.each_head(value)
         if self.linear:
             alone = torch.ones((), dtype=torch.bool, device=x.device)
@@ -240,7 +252,7 @@ class Attention(nn.Module):
             isolated_attention(query, key, value, own_key, own_value, mask=mask, dropout=dropout)
         )
 
-    def together(self, x: Tensor, memory: int, *, mask: Tensor) -> Tensor:
+    def together(self, x: Tensor, memory: int, *, mask: Tensor, turn: Turn | None = None) -> Tensor:
         """Attend from each token to the first ``memory`` tokens, and from those behind them to themselves as well.
 
         Args:
@@ -248,11 +260,12 @@ class Attention(nn.Module):
             memory: how many tokens are seen by all.
             mask: bool, broadcastable to (…, head, token, memory); False hides a token of the memory. Of linear
                 attention one for all tokens, (…, 1, memory).
+            turn: of the tokens, (…, head, token, width / heads / 2).
 
         Raises:
             ValueError: rotary attention or a window.
         """
-        query, key, value = self._placeless(x)
+        query, key, value = self._placeless(x, turn)
         alone = torch.arange(x.shape[-2], device=x.device) >= memory
         if self.linear:
             sums = kernel_sums(key[..., :memory, :], value[..., :memory, :], mask)
@@ -264,7 +277,7 @@ class Attention(nn.Module):
             isolated_attention(query, *seen, key, value, mask=mask, alone=alone, dropout=dropout)
         )
 
-    def _placeless(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _placeless(self, x: Tensor, turn: Turn | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of tokens without positions, made by one product."""
         if self.rotary or self.window:
             raise ValueError(
@@ -272,12 +285,15 @@ class Attention(nn.Module):
             )
         if not torch.is_grad_enabled():
             # A few queries pass through too fast to be worth putting the weights together.
-            own_key, own_value = map(self.each_head, self.keys_values(x))
-            return self.split(self.query(x)), own_key, own_value
+            own_key, own_value = map(self.each_head, self.keys_values(x, turn))
+            query = self.split(self.query(x))
+            return query if turn is None else turned(query, turn), own_key, own_value
         parts = (self.query, self.key, self.value)
         weight, bias = (
             torch.cat([getattr(part, name) for part in parts]) for name in ("weight", "bias")
         )
         sizes = [part.out_features for part in parts]
         query, key, value = map(self.split, F.linear(x, weight, bias).split(sizes, -1))
+        if turn is not None:
+            query, key = turned(query, turn), turned(key, turn)
         return query, self.each_head(key), self.each_head(value)

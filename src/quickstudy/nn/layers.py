@@ -16,6 +16,7 @@ from quickstudy.functional import inside_transform
 from quickstudy.functional.norms import separate_layer_norm
 from quickstudy.nn.attention import Attention, and_itself, attention
 from quickstudy.nn.isolated_attention import isolated_attention, recorded_attention
+from quickstudy.nn.positions import Turn
 
 __all__ = [
     "Attention",
@@ -128,14 +129,17 @@ class Block(nn.Module):
         x = x + self.drop(self.attention(self.attention_norm(x), mask=mask, causal=causal))
         return self.mlp(x)
 
-    def isolated(self, x: Tensor, key: Tensor, value: Tensor, *, mask: Tensor) -> Tensor:
+    def isolated(
+        self, x: Tensor, key: Tensor, value: Tensor, *, mask: Tensor, turn: Turn | None = None
+    ) -> Tensor:
         """The layer for tokens that see a memory and themselves only, as :meth:`Attention.isolated`."""
-        attended = self.attention.isolated(self.attention_norm(x), key, value, mask=mask)
+        normed = self.attention_norm(x)
+        attended = self.attention.isolated(normed, key, value, mask=mask, turn=turn)
         return self.mlp(x + self.drop(attended))
 
-    def together(self, x: Tensor, memory: int, *, mask: Tensor) -> Tensor:
+    def together(self, x: Tensor, memory: int, *, mask: Tensor, turn: Turn | None = None) -> Tensor:
         """The layer for a memory and for tokens that see it and themselves only, as :meth:`Attention.together`."""
-        attended = self.attention.together(self.attention_norm(x), memory, mask=mask)
+        attended = self.attention.together(self.attention_norm(x), memory, mask=mask, turn=turn)
         return self.mlp(x + self.drop(attended))
 
 
@@ -204,7 +208,9 @@ class Transformer(nn.Module):
             x = block(x, mask=mask, causal=causal)
         return self.norm(x[..., slots:, :])
 
-    def memorise(self, x: Tensor, *, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def memorise(
+        self, x: Tensor, *, mask: Tensor, turn: Turn | None = None
+    ) -> tuple[Tensor, Tensor]:
         """What is kept of tokens in every layer: keys and values, each (…, layer, group, token, width / heads).
 
         Of linear attention, whose mask is one for all tokens, sums: one row, and ``width / heads`` rows, to a group.
@@ -213,15 +219,18 @@ class Transformer(nn.Module):
         stack = self._stack()
         for block in stack:
             normed = block.attention_norm(x)
-            kept = block.attention.memory(normed, mask)
+            kept = block.attention.memory(normed, mask, turn)
             keys.append(kept[0])
             values.append(kept[1])
             if block is not stack[-1]:
                 known = None if self.linear else kept
-                x = block.mlp(x + block.drop(block.attention(normed, known, mask=mask)))
+                attended = block.attention(normed, known, mask=mask, turn=turn)
+                x = block.mlp(x + block.drop(attended))
         return torch.stack(keys, -4), torch.stack(values, -4)
 
-    def isolated(self, x: Tensor, keys: Tensor, values: Tensor, *, mask: Tensor) -> Tensor:
+    def isolated(
+        self, x: Tensor, keys: Tensor, values: Tensor, *, mask: Tensor, turn: Turn | None = None
+    ) -> Tensor:
         """Tokens that see a memory and themselves only, through all layers and the final norm.
 
         Args:
@@ -229,13 +238,22 @@ class Transformer(nn.Module):
             keys: of the memory, as from :meth:`memorise`.
             values: likewise.
             mask: bool, broadcastable to (…, head, token, key); False hides a key.
+            turn: of the tokens, (…, head, token, width / heads / 2).
         """
         for layer, block in enumerate(self._stack()):
             key, value = keys.select(-4, layer), values.select(-4, layer)
-            x = block.isolated(x, key, value, mask=mask)
+            x = block.isolated(x, key, value, mask=mask, turn=turn)
         return self.norm(x)
 
-    def together(self, memory: Tensor, x: Tensor, *, memory_mask: Tensor, mask: Tensor) -> Tensor:
+    def together(
+        self,
+        memory: Tensor,
+        x: Tensor,
+        *,
+        memory_mask: Tensor,
+        mask: Tensor,
+        turn: Turn | None = None,
+    ) -> Tensor:
         """:meth:`memorise` and :meth:`isolated` in one stream: the same numbers by fewer and larger products.
 
         Args:
@@ -243,6 +261,7 @@ class Transformer(nn.Module):
             x: tokens (…, token, width) that see the memory and themselves only.
             memory_mask: bool, broadcastable to (…, head, key, key), between tokens of the memory.
             mask: bool, broadcastable to (…, head, token, key).
+            turn: of the memory and the tokens behind it, (…, head, key + token, width / heads / 2).
 
         Of linear attention, both masks are one and the same for all tokens, (…, 1, key).
 
@@ -257,11 +276,14 @@ class Transformer(nn.Module):
         *stack, last = self._stack()
         x = torch.cat([memory, x], -2)
         for block in stack:
-            x = block.together(x, count, mask=whole)
+            x = block.together(x, count, mask=whole, turn=turn)
         memory, x = x[..., :count, :], x[..., count:, :]
+        first, second = (
+            (None, None) if turn is None else map(turn.of, (slice(count), slice(count, None)))
+        )
         # Of what the last layer makes of the memory, nothing but keys and values is wanted.
-        kept = last.attention.memory(last.attention_norm(memory), mask)
-        return self.norm(last.isolated(x, *kept, mask=mask))
+        kept = last.attention.memory(last.attention_norm(memory), mask, first)
+        return self.norm(last.isolated(x, *kept, mask=mask, turn=second))
 
     def _stack(self) -> list[Block]:
         return cast("list[Block]", list(self.blocks))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,40 @@ class LearnedPositions(nn.Module):
         return x + self.table[: x.shape[-2]]
 
 
+class Turn(NamedTuple):
+    """By what angles pairs of features are turned."""
+
+    cos: Tensor
+    """(…, token, width / 2)"""
+    sin: Tensor
+    """(…, token, width / 2)"""
+
+    @classmethod
+    def by(cls, angles: Tensor) -> Turn:
+        """By these angles."""
+        return cls(angles.cos(), angles.sin())
+
+    def of(self, tokens: slice) -> Turn:
+        """That of some of the tokens."""
+        return Turn(self.cos[..., tokens, :], self.sin[..., tokens, :])
+
+
+def turned(x: Tensor, turn: Turn) -> Tensor:
+    """Each pair of features (2j, 2j+1) turned by an angle of its own, so products depend on differences of angles only.
+
+    Args:
+        x: (…, token, width), width even.
+        turn: of each pair.
+
+    >>> quarter = Turn.by(torch.full((1, 1), math.pi / 2))
+    >>> turned(torch.tensor([[1.0, 0.0]]), quarter).round().tolist()
+    [[0.0, 1.0]]
+    """
+    even, odd = x[..., 0::2], x[..., 1::2]
+    cos, sin = turn
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+
+
 def rotate(x: Tensor) -> Tensor:
     """Rotary positions: turn each pair of features (2j, 2j+1) of token i by the angle ``i / 10000^(2j/d)``.
 
@@ -71,6 +106,4 @@ def rotate(x: Tensor) -> Tensor:
     rates = torch.exp(
         torch.arange(0, width, 2, device=x.device, dtype=x.dtype) * (-math.log(1e4) / width)
     )
-    cos, sin = (steps * rates).cos(), (steps * rates).sin()
-    even, odd = x[..., 0::2], x[..., 1::2]
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+    return turned(x, Turn.by(steps * rates))
