@@ -1,0 +1,214 @@
+"""Five families of curves in one run: what it is worth to know which family a task is of before learning from it.
+
+The tasks are those of Vuorio et al. 2019, Multimodal Model-Agnostic Meta-Learning (MMAML): sine waves, lines,
+parabolas, absolute values and hyperbolic tangents, noise 0.3, 5 known points. All methods are trained on the same tasks
+for the same processor time, of which the number of steps is measured beforehand, and asked about the same test tasks:
+
+- ``in_context``: a Transformer neural process, which reads the points and answers;
+- ``maml``: MAML with a learned inner rate for each tensor;
+- ``mmaml``: the same MAML, whose weights a MetaTransformer shapes for each task before the inner steps;
+- ``meta_in_context``: the same neural process, shaped likewise.
+
+Of each method, the outer rate, and of MAML the number of inner steps at the test, is chosen on validation tasks. What
+is trained already is kept in the folder of the runs.
+
+python benchmarks/families.py [--seconds N] [--rates R …] [--runs FOLDER] [--tasks N] [--smoke]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quickstudy.artifact import Artifact, load_artifact
+from quickstudy.build import build_learner, build_source
+from quickstudy.config import RunConfig, parse_config, with_overrides
+from quickstudy.data.design import EpisodeDesign
+from quickstudy.data.draw import Episodes
+from quickstudy.data.source import Split, World
+from quickstudy.episode import Episode, take_tasks, tree_map
+from quickstudy.evaluation import interval, score_tasks
+from quickstudy.learners.base import Learner
+from quickstudy.training import train
+from record import record
+
+COMMON = {
+    "data": "families",
+    "episode": {"shot": 5, "queries": 25, "tasks": 32, "same_shot": True},
+    "validation": {"shot": 5, "queries": 25, "episodes": 256, "every": 250},
+    "training": {"weight_decay": 0.01, "schedule": "cosine", "average": 0.99, "warmup": 50},
+}
+PROCESS: dict[str, Any] = {"name": "neural_process", "width": 64, "layers": 4, "heads": 4}
+MAML: dict[str, Any] = {"name": "maml", "rates": "tensor", "rate": 0.001, "steps": 5}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "in_context": {"learner": PROCESS, "encoder": "raw"},
+    "maml": {"learner": MAML, "encoder": {"name": "vector", "width": 64, "layers": 2}},
+    "mmaml": {
+        "learner": {"name": "meta_transformer", "learner": MAML},
+        "encoder": {"name": "vector", "width": 64, "layers": 2},
+    },
+    "meta_in_context": {
+        "learner": {"name": "meta_transformer", "learner": PROCESS},
+        "encoder": "raw",
+    },
+}
+STEPS = (1, 5, 10)
+"""Inner steps at the test to choose from."""
+TRIED = 0.2
+"""Share of the budget that each rate is tried for."""
+PROBE = 30
+"""Steps that are timed."""
+QUERIES = 50
+
+
+def trained(config: RunConfig, folder: Path, seconds: float) -> tuple[Artifact, float]:
+    """A training of so many processor seconds as nearly as a probe can tell, and those that it took."""
+    if (folder / "artifact").exists():
+        return load_artifact(folder / "artifact"), float((folder / "seconds").read_text())
+    with tempfile.TemporaryDirectory() as place:
+        spent = []
+        for steps in (1, 1 + PROBE):
+            start = time.process_time()
+            settings = [f"training.steps={steps}", f"validation.every={steps}"]
+            train(with_overrides(config, settings), Path(place) / str(steps), progress=False)
+            spent.append(time.process_time() - start)
+    steps = max(2, round(seconds * PROBE / (spent[1] - spent[0])))
+    start = time.process_time()
+    artifact = train(with_overrides(config, [f"training.steps={steps}"]), folder, progress=False)
+    used = time.process_time() - start
+    (folder / "seconds").write_text(str(used))
+    return artifact, used
+
+
+def tasks_of(split: Split, *, tasks: int) -> Episode:
+    """Test tasks, or validation tasks other than those that chose the weights."""
+    design = EpisodeDesign(1, 5, QUERIES)
+    world = build_source("families")
+    drawn = Episodes(world, split, design, length=tasks, seed=0 if split == "test" else 1)
+    return tree_map(lambda *parts: torch.cat(parts), *(drawn[i] for i in range(tasks)))
+
+
+def errors(learner: Learner, episode: Episode) -> Tensor:
+    """Mean squared error of each task."""
+    pieces = [take_tasks(episode, slice(at, at + 50)) for at in range(0, episode.tasks, 50)]
+    return score_tasks(learner, pieces)
+
+
+def with_steps(artifact: Artifact, steps: int | None) -> Learner:
+    """The trained learner, with another number of inner steps."""
+    if steps is None:
+        return artifact.learner.eval()
+    options = dict(artifact.config.learner)
+    inner = options["learner"] if options["name"] == "meta_transformer" else options
+    changed = {**inner, "steps": steps}
+    options = options | ({"learner": changed} if inner is not options else changed)
+    learner = build_learner(options, artifact.config.encoder)
+    learner.load_state_dict(artifact.learner.state_dict())
+    return learner.eval()
+
+
+def contestant(
+    name: str,
+    runs: Path,
+    *,
+    seconds: float,
+    rates: list[float],
+    validation: Episode,
+    test: Episode,
+    smoke: bool,
+) -> tuple[dict[str, Any], Tensor]:
+    """What is to be recorded of a method, and the error of each test task."""
+    config = with_overrides(
+        parse_config(COMMON | CONFIGS[name]), ["validation.episodes=4"] if smoke else []
+    )
+    by_rate = {}
+    for rate in rates if len(rates) > 1 else ():
+        tried = with_overrides(config, [f"training.rate={rate}"])
+        artifact, _ = trained(tried, runs / f"{name}-{rate}", TRIED * seconds)
+        by_rate[rate] = float(errors(artifact.learner.eval(), validation).mean())
+    rate = min(by_rate, key=by_rate.__getitem__, default=rates[0])
+    chosen = with_overrides(config, [f"training.rate={rate}"])
+    artifact, used = trained(chosen, runs / name, seconds)
+    choices = STEPS if "maml" in name else (None,)
+    by_steps = {
+        steps: float(errors(with_steps(artifact, steps), validation).mean()) for steps in choices
+    }
+    # A method that diverges on one task has no mean error.
+    steps = min(
+        by_steps, key=lambda each: by_steps[each] if math.isfinite(by_steps[each]) else math.inf
+    )
+    found = errors(with_steps(artifact, steps), test)
+    mean, ci95 = interval(found)
+    return {
+        "training_processor_seconds": used,
+        "validation_by_rate": by_rate,
+        "inner_steps": steps,
+        "validation_by_inner_steps": by_steps,
+        "parameters": artifact.facts["training"]["parameters"],
+        "training_steps": artifact.facts["training"]["steps"],
+        "test": {"mean": mean, "ci95": ci95, "median": float(found.median())},
+        "config": artifact.config.model_dump(mode="json"),
+    }, found
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=180.0)
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.002, 0.006])
+    parser.add_argument("--runs", type=Path, default=Path("runs/families"))
+    parser.add_argument("--tasks", type=int, default=2000)
+    parser.add_argument("--exact", type=int, default=500, help="tasks that are answered exactly")
+    parser.add_argument("--only", nargs="+", choices=CONFIGS, default=list(CONFIGS))
+    parser.add_argument("--smoke", action="store_true", help="try everything, keep nothing")
+    chosen = parser.parse_args()
+    count = 20 if chosen.smoke else chosen.tasks
+    validation, test = (
+        tasks_of(split, tasks=tasks)
+        for split, tasks in (("validation", min(count, 400)), ("test", count))
+    )
+    methods, each = {}, {}
+    with tempfile.TemporaryDirectory() as place:
+        for name in chosen.only:
+            methods[name], each[name] = contestant(
+                name,
+                Path(place) if chosen.smoke else chosen.runs,
+                seconds=0.5 if chosen.smoke else chosen.seconds,
+                rates=chosen.rates,
+                validation=validation,
+                test=test,
+                smoke=chosen.smoke,
+            )
+            print(name, json.dumps(methods[name]["test"]), flush=True)
+    known = take_tasks(test, slice(5 if chosen.smoke else chosen.exact))
+    world = build_source("families")
+    assert isinstance(world, World)
+    best = (world.exact(known).mean - known.query.y).square().mean((1, 2)).double()
+    mean, ci95 = interval(best)
+    paired = {}
+    for name in each.keys() - {"in_context"} if "in_context" in each else ():
+        difference, half = interval(each[name] - each["in_context"])
+        ratio = float(each[name].mean() / each["in_context"].mean())
+        paired[name] = {"minus_in_context": difference, "ci95": half, "ratio": ratio}
+    figures = {
+        "threads": 1,
+        "tasks": count,
+        "budget_processor_seconds": chosen.seconds,
+        "methods": methods,
+        "paired": dict(sorted(paired.items())),
+        "exact": {"mean": mean, "ci95": ci95, "tasks": len(best)},
+        "noise": 0.3**2,
+    }
+    record("families", figures, keep=not chosen.smoke)
+
+
+if __name__ == "__main__":
+    main()
