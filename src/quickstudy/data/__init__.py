@@ -6,8 +6,8 @@ from quickstudy.data.families import Families
 from quickstudy.data.gaussian_process import GaussianProcess
 from quickstudy.data.glyphs import GlyphSource
 from quickstudy.data.images import ImageSource
-from quickstudy.data.logistic import Logistic
 from quickstudy.data.items import RecordSource
+from quickstudy.data.logistic import Logistic
 from quickstudy.data.mixture import Mixture
 from quickstudy.data.omniglot import OmniglotSource
 from quickstudy.data.shared_waves import SharedSinusoid
