@@ -117,6 +117,13 @@ ROWS = [
         offset=5.0,
     ),
     Row(
+        "neural_process-products",
+        "neural_process",
+        PROCESS | {"values": 2, "attention": "products"},
+        steps=200,
+        offset=5.0,
+    ),
+    Row(
         "neural_process-relative",
         "neural_process",
         PROCESS | {"values": 2, "relative": True},

@@ -167,7 +167,8 @@ def test_a_task_of_every_learner_of_classes_comes_back(learner: str, tmp_path: P
 
 @pytest.mark.parametrize("learner", VALUES)
 def test_a_task_of_every_learner_of_values_comes_back(learner: str, tmp_path: Path) -> None:
-    artifact = make(tmp_path / "artifact", {"name": learner, "values": 1})
+    wrapped = {"learner": "neural_process"} if learner == "meta_transformer" else {}
+    artifact = make(tmp_path / "artifact", {"name": learner, "values": 1, **wrapped})
     task = extend(artifact, None, support(), support(seed=4)[:, :1])
     assert_goes_on(artifact, task, support(5, seed=2), support(2, seed=5)[:, :1], tmp_path)
     assert answer(artifact, task, support(5, seed=2)).isfinite().all()

@@ -52,10 +52,40 @@ def test_linear_attention_is_an_explicit_double_loop(generator: torch.Generator)
         close(found[i], top / bottom)
 
 
-def test_the_sums_of_two_memories_are_those_of_both(generator: torch.Generator) -> None:
+def test_plain_products_are_an_explicit_double_loop(generator: torch.Generator) -> None:
+    query, key, value, own_key, own_value = (normal(generator, n, 3) for n in (4, 5, 5, 4, 4))
+    mask = torch.tensor([[True, False, True, True, True]])
+    alone = torch.tensor([[True], [False], [True], [False]])
+    sums = kernel_sums(key, value, mask, plain=True)
+    found = kernel_attention(query, sums, own_key, own_value, alone=alone, plain=True)
+    for i in range(4):
+        seen = [(key[j], value[j]) for j in (0, 2, 3, 4)] + [(own_key[i], own_value[i])] * alone[i]
+        products = [(query[i] @ k) * v / 3**0.5 for k, v in seen]
+        close(found[i], torch.stack(products).mean(0))
+
+
+def test_one_layer_of_plain_products_can_take_a_step_of_gradient_descent(
+    generator: torch.Generator,
+) -> None:
+    x, y, asked = (normal(generator, n, d) for n, d in ((6, 3), (6, 1), (2, 3)))
+    # One step from zero on the mean squared error of a linear model: w = 2/n Σ y_i x_i at rate 1.
+    expected = asked @ (2 / 6 * x.T @ y)
+    sums = kernel_sums(x, (2 * 3**0.5) * y.expand(-1, 3), plain=True)
+    nobody = torch.zeros(2, 1, dtype=torch.bool)
+    found = kernel_attention(asked, sums, asked, asked, alone=nobody, plain=True)
+    close(found, expected.expand(-1, 3))
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_the_sums_of_two_memories_are_those_of_both(
+    generator: torch.Generator, plain: bool
+) -> None:
     key, value = normal(generator, 2, 7, 3), normal(generator, 2, 7, 3)
-    whole = kernel_sums(key, value)
-    parts = [kernel_sums(key[:, some], value[:, some]) for some in (slice(3), slice(3, None))]
+    whole = kernel_sums(key, value, plain=plain)
+    parts = [
+        kernel_sums(key[:, some], value[:, some], plain=plain)
+        for some in (slice(3), slice(3, None))
+    ]
     for one, first, second in zip(whole, *parts, strict=True):
         close(one, first + second)
 

@@ -298,6 +298,7 @@ def test_an_encoder_that_reads_names_knows_classes_by_them_before_training() -> 
         ({"learner": "mamal"}, "no learner named 'mamal'"),
         ({"learner": {"name": "maml", "adapt": "head"}}, "let more of the encoder adapt"),
         ({"learner": 7}, "must be the name of a learner"),
+        ({"values": 1}, "ProtoNet tells classes apart"),
         ({"shape": "twist"}, "film or lora or none"),
         ({"slots": 0}, "at least 1"),
         ({"left_out": 2}, "chance"),

@@ -72,8 +72,9 @@ class InContext(Learner):
             (``learner.ensemble = 8``), and each costs as much as the first.
         ensemble_over: in what the answers differ: ``codes``, which are dealt anew, or ``features`` as well, columns
             in another order and with other signs, for learners that were trained on projected tasks.
-        attention: ``standard``; ``grouped``, whose heads share keys and values in pairs; or ``linear``, by kernels, for
-            tasks of at most ``bank`` classes, whose work and memory grow with the support and not with its square.
+        attention: ``standard``; ``grouped``, whose heads share keys and values in pairs; ``linear``, by kernels, or
+            ``products``, without; the last two for tasks of at most ``bank`` classes, and their work and memory grow
+            with the support and not with its square.
 
     Raises:
         ValueError: an option is out of range; more classes than the bank by linear attention; names for an encoder that
@@ -138,7 +139,7 @@ class InContext(Learner):
             dropout=dropout,
             **options_of_manner(attention, heads),
         )
-        self.any_way = attention != "linear"
+        self.any_way = attention not in ("linear", "products")
         """Tasks of more classes than the bank has codes are answered as well."""
         self.read = nn.Linear(width, width, bias=False)
         nn.init.zeros_(self.read.weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -359,6 +360,11 @@ def _wrapped(learner: Builder, encoder: Encoder, values: int) -> Learner:
     """The learner that is shaped: on the encoder's features, or, where it takes derivatives, on the encoder itself."""
     options = {"values": values} if values else {}
     cls = getattr(learner, "func", learner)
+    if values and "values" not in inspect.signature(cls).parameters:
+        raise ValueError(
+            f"The tasks are to predict numbers, but the wrapped learner {cls.__name__} tells classes apart; set "
+            "learner to one that predicts numbers, such as neural_process or maml."
+        )
     if not getattr(cls, "inner_loop", False):
         return learner(RawEncoder(encoder.width), **options)
     base = learner(encoder, **options)

@@ -93,7 +93,7 @@ class PointReader(nn.Module):
             self.embed_x = nn.Linear(inputs + 2 * waves, width)
         self.embed_y = nn.Linear(values, width)
         self.asked = nn.Parameter(torch.zeros(width))
-        self.linear = attention == "linear"
+        self.linear = attention in ("linear", "products")
         if not self.linear:
             self.metric = nn.Parameter(torch.full((inputs,), inputs**-0.5))
             self.log_rates = nn.Parameter(torch.linspace(WIDEST, NARROWEST, heads))
@@ -209,8 +209,9 @@ class TransformerNeuralProcess(Learner):
         expansion: of the width, inside a layer.
         waves: sines and cosines of each example, learned, for functions that change fast; 0: none.
         rank: columns of F; 0: queries are independent.
-        attention: ``standard``; ``grouped``, whose heads share keys and values in pairs; or ``linear``, by kernels,
-            which knows no distances, and whose work and memory grow with the examples and not with their square.
+        attention: ``standard``; ``grouped``, whose heads share keys and values in pairs; ``linear``, by kernels, or
+            ``products``, without: these know no distances, and their work and memory grow with the examples and not
+            with their square. ``products`` learn linear functions many times faster than the others.
         relative: answers depend on differences of places only, which leaves less to learn where functions are alike
             everywhere (Ashman et al. 2024, Translation Equivariant Transformer Neural Processes); ``waves`` then count
             for nothing.

@@ -95,6 +95,7 @@ class Attention(nn.Module):
         dropout: chance of dropping an attention weight while training.
         groups: of heads that share keys and values; 0: each head has its own.
         linear: by kernels in place of softmax.
+        plain: linear attention by the products themselves, without a kernel.
         window: how far tokens see one another; 0: everywhere.
         slots: of the first tokens, how many see and are seen by all, whatever the window.
 
@@ -111,6 +112,7 @@ class Attention(nn.Module):
         dropout: float = 0.0,
         groups: int = 0,
         linear: bool = False,
+        plain: bool = False,
         window: int = 0,
         slots: int = 0,
     ) -> None:
@@ -134,6 +136,7 @@ class Attention(nn.Module):
             )
         self.heads, self.rotary, self.dropout = heads, rotary, dropout
         self.groups, self.linear, self.window, self.slots = groups or heads, linear, window, slots
+        self.plain = plain
         shared = width // heads * self.groups
         self.query = nn.Linear(width, width)
         self.key, self.value = (nn.Linear(width, shared) for _ in range(2))
@@ -172,7 +175,9 @@ class Attention(nn.Module):
             turn: of the keys.
         """
         key, value = self.keys_values(x, turn)
-        return kernel_sums(key, value, mask) if self.linear else (key, value)
+        if not self.linear:
+            return key, value
+        return kernel_sums(key, value, mask, plain=self.plain)
 
     def forward(
         self,
@@ -220,11 +225,13 @@ class Attention(nn.Module):
         self, query: Tensor, memory: tuple[Tensor, Tensor], mask: Tensor | None
     ) -> Tensor:
         """Linear attention of tokens to one another."""
-        total, whole = map(self.each_head, kernel_sums(*memory, mask))
+        total, whole = map(self.each_head, kernel_sums(*memory, mask, plain=self.plain))
         hidden = torch.zeros((), dtype=torch.bool, device=query.device)
         alone = hidden if mask is None else ~mask.transpose(-1, -2)
         key, value = map(self.each_head, memory)
-        return self.merge(kernel_attention(query, (total, whole), key, value, alone=alone))
+        return self.merge(
+            kernel_attention(query, (total, whole), key, value, alone=alone, plain=self.plain)
+        )
 
     def isolated(
         self, x: Tensor, key: Tensor, value: Tensor, *, mask: Tensor, turn: Turn | None = None
@@ -245,7 +252,9 @@ class Attention(nn.Module):
         if self.linear:
             alone = torch.ones((), dtype=torch.bool, device=x.device)
             return self.merge(
-                kernel_attention(query, (key, value), own_key, own_value, alone=alone)
+                kernel_attention(
+                    query, (key, value), own_key, own_value, alone=alone, plain=self.plain
+                )
             )
         dropout = self.dropout if self.training else 0.0
         return self.merge(
@@ -268,9 +277,11 @@ class Attention(nn.Module):
         query, key, value = self._placeless(x, turn)
         alone = torch.arange(x.shape[-2], device=x.device) >= memory
         if self.linear:
-            sums = kernel_sums(key[..., :memory, :], value[..., :memory, :], mask)
+            sums = kernel_sums(key[..., :memory, :], value[..., :memory, :], mask, plain=self.plain)
             beside = F.pad(~mask.transpose(-1, -2), (0, 0, 0, x.shape[-2] - memory), value=True)
-            return self.merge(kernel_attention(query, sums, key, value, alone=beside))
+            return self.merge(
+                kernel_attention(query, sums, key, value, alone=beside, plain=self.plain)
+            )
         seen = (key[..., :memory, :], value[..., :memory, :])
         dropout = self.dropout if self.training else 0.0
         return self.merge(

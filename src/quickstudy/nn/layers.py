@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-Manner = Literal["standard", "grouped", "linear"]
+Manner = Literal["standard", "grouped", "linear", "products"]
 """How the tokens of a set attend: each head by itself, two heads with one set of keys and values, or by kernels."""
 
 
@@ -41,6 +41,7 @@ class Options(TypedDict, total=False):
 
     groups: int
     linear: bool
+    plain: bool
 
 
 def options_of_manner(manner: Manner, heads: int) -> Options:
@@ -58,6 +59,8 @@ def options_of_manner(manner: Manner, heads: int) -> Options:
         raise ValueError(f"Grouped attention pairs its heads; found {heads} of them.")
     if manner == "grouped":
         return {"groups": heads // 2}
+    if manner == "products":
+        return {"linear": True, "plain": True}
     return {"linear": True} if manner == "linear" else {}
 
 
@@ -100,6 +103,7 @@ class Block(nn.Module):
         dropout: float = 0.0,
         groups: int = 0,
         linear: bool = False,
+        plain: bool = False,
         window: int = 0,
         slots: int = 0,
     ) -> None:
@@ -112,6 +116,7 @@ class Block(nn.Module):
             dropout=dropout,
             groups=groups,
             linear=linear,
+            plain=plain,
             window=window,
             slots=slots,
         )
@@ -155,6 +160,7 @@ class Transformer(nn.Module):
         dropout: while training.
         groups: of heads that share keys and values; 0: each head has its own.
         linear: attention by kernels, for long sets.
+        plain: linear attention by products, without a kernel.
         window: how far tokens see one another; 0: everywhere.
         slots: learned tokens that see and are seen by all, whatever the window; they are put before the others, and are
             no part of the result.
@@ -174,6 +180,7 @@ class Transformer(nn.Module):
         dropout: float = 0.0,
         groups: int = 0,
         linear: bool = False,
+        plain: bool = False,
         window: int = 0,
         slots: int = 0,
     ) -> None:
@@ -188,6 +195,7 @@ class Transformer(nn.Module):
                 dropout=dropout,
                 groups=groups,
                 linear=linear,
+                plain=plain,
                 window=window,
                 slots=slots,
             )
