@@ -120,7 +120,7 @@ ROWS = [
         "neural_process-products",
         "neural_process",
         PROCESS | {"values": 2, "attention": "products"},
-        steps=200,
+        steps=420,
         offset=5.0,
     ),
     Row(

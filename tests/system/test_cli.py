@@ -19,7 +19,18 @@ from quickstudy.cli import app, errors, main
 from quickstudy.cli.errors import explain
 from quickstudy.doctor import known_problems
 
-COMMANDS = ("demo", "train", "evaluate", "adapt", "predict", "correct", "improve", "list", "doctor", "download")
+COMMANDS = (
+    "demo",
+    "train",
+    "evaluate",
+    "adapt",
+    "predict",
+    "correct",
+    "improve",
+    "list",
+    "doctor",
+    "download",
+)
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
