@@ -53,8 +53,8 @@ def read_mixture(text: str | None) -> list[tuple[float, str]]:
         at = end + 2
     if at < len(text) or text.endswith("+") or len(found) < 2:
         raise DataError(
-            f"A mixture is written mixture:(SPEC)+(SPEC), with weights such as 2*(SPEC) where they differ; found {text!r}"
-            "."
+            f"A mixture is written mixture:(SPEC)+(SPEC), with weights such as 2*(SPEC) where they differ; found "
+            f"{text!r}."
         )
     return found
 
