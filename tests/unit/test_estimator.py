@@ -215,7 +215,7 @@ def test_import_is_light_and_names_are_there():
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", *quickstudy.__all__]
     assert set(quickstudy.__all__) == {
-        "FewShotClassifier", "FewShotRegressor", "__version__", "load",
+        "FewShotClassifier", "FewShotRegressor", "__version__", "improve", "load",
     }  # fmt: skip
     assert quickstudy.FewShotClassifier is FewShotClassifier
     assert quickstudy.FewShotRegressor is FewShotRegressor

@@ -161,7 +161,6 @@ def test_evaluation_is_one_json_object_with_every_key(learner, source):
     assert {
         *("metric", "mean", "ci95", "episodes", "way", "shot", "queries", "split", "seed"),
         *("within_group", "inductive", "before_adaptation", "baselines", "paired"),
-        "ablations",
     } == set(found)
     assert set(found["baselines"]) == {
         "nearest_mean_raw_inputs",

@@ -314,7 +314,7 @@ def print_scores(scores: dict[str, Any]) -> None:
         return cells
 
     rows = [row(METHODS["learner"], scores)]
-    for name, each in scores["ablations"].items():
+    for name, each in scores.get("ablations", {}).items():
         rows.append(row(f"  {METHODS.get(name, name)}", each))
     for name, baseline in scores["baselines"].items():
         rows.append(row(METHODS.get(name, name), baseline))
@@ -332,7 +332,7 @@ def print_scores(scores: dict[str, Any]) -> None:
     short = scores.get("below_exact")
     if short is not None:
         print_result(f"\n{plain(short['mean'], short['ci95'])} nats below Bayes-optimal")
-    for name, each in scores["ablations"].items():
+    for name, each in scores.get("ablations", {}).items():
         gap = number(each["difference"]["mean"], each["difference"]["ci95"])
         print_result(f"From this model {METHODS.get(name, name)} to the whole: {gap}.")
     if scores["paired"] is not None:

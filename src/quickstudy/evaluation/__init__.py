@@ -223,13 +223,14 @@ def evaluate(
     Returns:
         A dictionary ready for JSON: ``metric, mean, ci95, episodes, way, shot, queries, split, seed, within_group,
         inductive, before_adaptation {mean, ci95}, baselines {name: {mean, ci95}}, paired {against, difference, ci95}``
-        (or None), ``ablations {name: {mean, ci95, difference {mean, ci95}}}``, the difference being that of the whole
-        learner from it on the same tasks. Of a learner that says how sure it is of numbers, moreover ``log_likelihood
-        {mean, ci95}``, in nats for each query; ``coverage {mean, ci95}``, the share of values that its 95 % intervals
-        hold; and ``below_exact {mean, ci95}``, by how many nats it falls short of the Bayes-optimal answer on the same
-        tasks, None where that is unknown. Whoever else says how sure they are has log_likelihood and coverage beside
-        mean and ci95. Beside a learner whose likelihood is of all queries together, the exact answer's is so too, where
-        the world knows it. In a world that knows how likely classes are, log_likelihood and below_exact are of classes.
+        (or None); where it was asked for, ``ablations {name: {mean, ci95, difference {mean, ci95}}}``, the difference
+        being that of the whole learner from it on the same tasks. Of a learner that says how sure it is of numbers,
+        moreover ``log_likelihood {mean, ci95}``, in nats for each query; ``coverage {mean, ci95}``, the share of values
+        that its 95 % intervals hold; and ``below_exact {mean, ci95}``, by how many nats it falls short of the
+        Bayes-optimal answer on the same tasks, None where that is unknown. Whoever else says how sure they are has
+        log_likelihood and coverage beside mean and ci95. Beside a learner whose likelihood is of all queries together,
+        the exact answer's is so too, where the world knows it. In a world that knows how likely classes are,
+        log_likelihood and below_exact are of classes.
 
     Raises:
         DataError: the split cannot fill the design; or tasks have no examples, and the learner reads no names of
@@ -283,6 +284,12 @@ def evaluate(
         short = below_exact(own, found.get("exact", {})) if known else None
         names = [name for name in ("log_likelihood", "coverage") if name in own]
         sureness = {name: summary(own[name]) for name in names} | {"below_exact": short}
+    parts: dict[str, Any] = {}
+    if without:
+        parts["ablations"] = {
+            name: {**summaries(each), "difference": summary(own["score"] - each["score"])}
+            for name, each in without.items()
+        }
     return {
         "metric": learner.likelihood.metric,
         "mean": mean,
@@ -298,10 +305,7 @@ def evaluate(
         "before_adaptation": summaries(before),
         "baselines": {name: summaries(each) for name, each in found.items()},
         "paired": paired,
-        "ablations": {
-            name: {**summaries(each), "difference": summary(own["score"] - each["score"])}
-            for name, each in without.items()
-        },
+        **parts,
         **sureness,
     }
 

@@ -16,7 +16,7 @@ from quickstudy.nn.words import NameReader, bytes_of, present
 
 
 class WordsEncoder(Encoder):
-    """Short texts, read byte by byte by a :class:`quickstudy.nn.words.NameReader`; nothing is pretrained.
+    """Short texts, read byte by byte; nothing is pretrained.
 
     Args:
         width: features of a text.
