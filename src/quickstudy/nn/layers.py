@@ -6,7 +6,7 @@ All of them are exact under ``vmap`` and under second derivatives (with
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict, cast, get_args
+from typing import Literal, TypedDict, Unpack, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -36,15 +36,24 @@ Manner = Literal["standard", "grouped", "linear", "products"]
 """How the tokens of a set attend: each head by itself, two heads with one set of keys and values, or by kernels."""
 
 
-class Options(TypedDict, total=False):
-    """Of :class:`Attention`."""
+class OptionsOfManner(TypedDict, total=False):
+    """Those of :class:`Attention` that a manner sets."""
 
     groups: int
     linear: bool
     plain: bool
 
 
-def options_of_manner(manner: Manner, heads: int) -> Options:
+class Options(OptionsOfManner, total=False):
+    """Of :class:`Attention`, whose defaults they have."""
+
+    rotary: bool
+    dropout: float
+    window: int
+    slots: int
+
+
+def options_of_manner(manner: Manner, heads: int) -> OptionsOfManner:
     """The options of :class:`Transformer` for a manner of attention.
 
     Raises:
@@ -99,32 +108,16 @@ class Block(nn.Module):
         *,
         heads: int,
         expansion: int = 4,
-        rotary: bool = False,
-        dropout: float = 0.0,
-        groups: int = 0,
-        linear: bool = False,
-        plain: bool = False,
-        window: int = 0,
-        slots: int = 0,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__()
         self.attention_norm, self.mlp_norm = Norm(width), Norm(width)
-        self.attention = Attention(
-            width,
-            heads=heads,
-            rotary=rotary,
-            dropout=dropout,
-            groups=groups,
-            linear=linear,
-            plain=plain,
-            window=window,
-            slots=slots,
-        )
+        self.attention = Attention(width, heads=heads, **options)
         self.expand, self.shrink = (
             nn.Linear(width, expansion * width),
             nn.Linear(expansion * width, width),
         )
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Dropout(self.attention.dropout)
 
     def mlp(self, x: Tensor) -> Tensor:
         """The residual feed-forward half of the layer."""
@@ -176,30 +169,12 @@ class Transformer(nn.Module):
         layers: int,
         heads: int,
         expansion: int = 4,
-        rotary: bool = False,
-        dropout: float = 0.0,
-        groups: int = 0,
-        linear: bool = False,
-        plain: bool = False,
-        window: int = 0,
-        slots: int = 0,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__()
-        self.linear = linear
+        self.linear, slots = options.get("linear", False), options.get("slots", 0)
         self.blocks = nn.ModuleList(
-            Block(
-                width,
-                heads=heads,
-                expansion=expansion,
-                rotary=rotary,
-                dropout=dropout,
-                groups=groups,
-                linear=linear,
-                plain=plain,
-                window=window,
-                slots=slots,
-            )
-            for _ in range(layers)
+            Block(width, heads=heads, expansion=expansion, **options) for _ in range(layers)
         )
         self.norm = Norm(width)
         self.slots: nn.Parameter | None = None

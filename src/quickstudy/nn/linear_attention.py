@@ -74,10 +74,7 @@ def kernel_attention(
     [1.25, 1.25, 1.25, 1.25]
     """
     total, whole = sums
-    if plain:
-        feature = query / math.sqrt(query.shape[-1])
-        own = (feature * own_key).sum(-1, keepdim=True) * alone
-        return (feature @ whole + own * own_value) / (total[..., :1] + alone)
-    feature = kernel(query)
-    own = (feature * kernel(own_key)).sum(-1, keepdim=True) * alone
-    return (feature @ whole + own * own_value) / (feature @ total.transpose(-1, -2) + own)
+    feature = query / math.sqrt(query.shape[-1]) if plain else kernel(query)
+    own = (feature * (own_key if plain else kernel(own_key))).sum(-1, keepdim=True) * alone
+    among = total[..., :1] + alone if plain else feature @ total.transpose(-1, -2) + own
+    return (feature @ whole + own * own_value) / among
