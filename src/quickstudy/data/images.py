@@ -10,17 +10,16 @@ import torch
 
 from quickstudy.data.augment import Variation, vary
 from quickstudy.data.decoding import Invert, read_images
-from quickstudy.data.source import SPLITS, DataError, Pool, PoolSource, Split
+from quickstudy.data.source import DataError, Pool, PoolSource, Split
 from quickstudy.data.splitting import (
     SPLIT_NAMES,
     Conflicts,
-    LabelledClass,
     check_split,
     count_splits,
     distinct,
     parts_of,
     pool_of,
-    split_classes,
+    shared_out,
 )
 from quickstudy.data.text import described, words_of
 from quickstudy.episode import Inputs
@@ -196,11 +195,7 @@ class ImageSource(PoolSource):
             marks, owners, [str(file) for file in files], what="image", conflicts=conflicts
         )
         parts = parts_of(keep, keys)
-        self.parts: dict[Split, list[LabelledClass]] = (
-            split_classes(parts[""], validation=validation, test=test, seed=seed)
-            if "" in parts
-            else {split: parts.get(split, []) for split in SPLITS}
-        )
+        self.parts = shared_out(parts, validation=validation, test=test, seed=seed)
 
     def pool(self, split: Split) -> Pool:
         classes = self.parts[check_split(split)]

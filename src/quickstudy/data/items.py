@@ -13,16 +13,15 @@ from torch import Tensor
 from quickstudy.data.augment import Variation, vary
 from quickstudy.data.decoding import Invert, read_images
 from quickstudy.data.records import Record, cell, check_columns, read_records
-from quickstudy.data.source import SPLITS, DataError, Pool, PoolSource, Split
+from quickstudy.data.source import DataError, Pool, PoolSource, Split
 from quickstudy.data.splitting import (
     Conflicts,
-    LabelledClass,
     check_split,
     count_splits,
     distinct,
     parts_of,
     pool_of,
-    split_classes,
+    shared_out,
 )
 from quickstudy.data.text import described, group_descriptions, split_of, words_of
 from quickstudy.episode import Inputs, tree_map
@@ -167,12 +166,8 @@ class RecordSource(PoolSource):
         ]
         places = [f"{path}, line {record.line}" for record in records]
         keep = distinct(marks, owners, places, what="record", conflicts=conflicts)
-        kept = parts_of(keep, list(zip(splits, groups, owners, strict=True)))
-        self.parts: dict[Split, list[LabelledClass]] = (
-            {name: kept.get(name, []) for name in SPLITS}
-            if has_split
-            else split_classes(kept[""], validation=validation, test=test, seed=seed)
-        )
+        parts = parts_of(keep, list(zip(splits, groups, owners, strict=True)))
+        self.parts = shared_out(parts, validation=validation, test=test, seed=seed)
         self._said = group_descriptions(path, records, groups, "description")
         self._encoder: Any = None
         self._tensors: dict[str, Tensor] = {}

@@ -89,6 +89,15 @@ def assign(
     return splits
 
 
+def shared_out(
+    parts: Mapping[str, list[LabelledClass]], *, validation: float, test: float, seed: int
+) -> dict[Split, list[LabelledClass]]:
+    """The classes of each split, as they say themselves, or shared out where they say none (``""``)."""
+    if "" in parts:
+        return split_classes(parts[""], validation=validation, test=test, seed=seed)
+    return {split: parts.get(split, []) for split in SPLITS}
+
+
 def split_classes(
     classes: Sequence[LabelledClass], *, validation: float, test: float, seed: int
 ) -> dict[Split, list[LabelledClass]]:

@@ -14,13 +14,12 @@ from quickstudy.data.source import SPLITS, DataError, Pool, PoolSource, Split
 from quickstudy.data.splitting import (
     SPLIT_NAMES,
     Conflicts,
-    LabelledClass,
     check_split,
     count_splits,
     distinct,
     parts_of,
     pool_of,
-    split_classes,
+    shared_out,
 )
 from quickstudy.nn.words import bytes_of
 
@@ -126,11 +125,7 @@ class TextSource(PoolSource):
         places = [f"{path}, line {record.line}" for record in records]
         keep = distinct(self.texts, owners, places, what="text", conflicts=conflicts)
         parts = parts_of(keep, list(zip(splits, groups, owners, strict=True)))
-        self.parts: dict[Split, list[LabelledClass]] = (
-            {name: parts.get(name, []) for name in SPLITS}
-            if has_split
-            else split_classes(parts[""], validation=validation, test=test, seed=seed)
-        )
+        self.parts = shared_out(parts, validation=validation, test=test, seed=seed)
         self._said = group_descriptions(path, records, groups, description)
         self._encoder: Tokenizes | None = None
         self._tokens = torch.zeros(0, 0, dtype=torch.int64)
