@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gaussian_processes import trained
+from gaussian_processes import summary, trained
 from quickstudy.build import build_source
 from quickstudy.config import parse_config, with_overrides
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.draw import Episodes
 from quickstudy.data.source import World
 from quickstudy.episode import Episode
-from quickstudy.evaluation import answer_batch, answering, interval
+from quickstudy.evaluation import answer_batch, answering
 from quickstudy.likelihood import Gaussian
 from record import record
 
@@ -85,11 +85,6 @@ def main() -> None:
                 error = (each.double() - episode.query.y).square().mean((1, 2))
                 errors.setdefault(name, []).append(error)
     found = {name: torch.cat(parts) for name, parts in errors.items()}
-
-    def summary(values: Tensor) -> dict[str, float]:
-        mean, ci95 = interval(values)
-        return {"mean": mean, "ci95": ci95}
-
     best = found["ridge"].mean()
     figures: dict[str, Any] = {
         "threads": 1,

@@ -227,9 +227,11 @@ class Contest:
     def read_by(self, encoder: Encoder) -> TaskSource:
         """The tasks, in the form that this encoder reads."""
         self.source.prepare(encoder)
-        if isinstance(self.source, PoolSource):
-            return FixedPool(self.source.pool(self.split))
-        return self.source
+        return self._of_split(self.source)
+
+    def _of_split(self, source: TaskSource) -> TaskSource:
+        """The tasks of the split, which stay as they are when the source is prepared for another encoder."""
+        return FixedPool(source.pool(self.split)) if isinstance(source, PoolSource) else source
 
     def encoded(self, encoder: Encoder) -> EncodedPool | None:
         """The examples as this encoder sees them, a frozen one has seen them before; None where no example recurs."""
@@ -262,10 +264,7 @@ class Contest:
             if source is not None:
                 learner = on_features(learner, learner.encoder.width)
         if source is None:
-            tasks = with_features(self.source, learner.encoder)
-            source = tasks
-            if isinstance(tasks, PoolSource):
-                source = FixedPool(tasks.pool(self.split))
+            source = self._of_split(with_features(self.source, learner.encoder))
         answer = partial(answer_batch, learner)
         bare = not isinstance(learner.likelihood, Categorical)
         if reads and isinstance(source, PoolSource):

@@ -262,9 +262,7 @@ class MetaTransformer(Learner):
         shape = state["shape"] if state is not None and going_on else memory
         found = {"memory": memory, "shape": shape}
         if self.heads_from_names:
-            counts = (F.one_hot(support.y, context.classes.shape[1]) * support.mask[..., None]).sum(
-                1
-            )
+            counts = counts_of(support, context.classes.shape[1])
             if state is not None and going_on:
                 counts = counts + state["counts"]
             found |= {"counts": counts, "named": described.named}
@@ -291,13 +289,13 @@ class MetaTransformer(Learner):
         at_once = tasks
         if leaves(x)[0].device.type == "cpu" and self.encoder.bytes_per_example:
             # An encoder's pieces are as many examples as the cache holds; those of one piece must be of whole tasks.
-            at_once = LARGEST_CPU_TENSOR // (self.encoder.bytes_per_example * max(1, examples))
+            each = self.encoder.bytes_per_example * max(1, examples)
+            at_once = max(1, LARGEST_CPU_TENSOR // each)
         own = {name: value for name, value in numbers.items() if name.startswith("encoder")}
         parts = []
-        for first in range(0, tasks, max(1, at_once)):
-            some = slice(first, first + max(1, at_once))
-            piece = take_tasks(x, some)
-            with self._applied({name: value[some] for name, value in own.items()}):
+        for first in range(0, tasks, at_once):
+            piece, some = take_tasks((x, own), slice(first, first + at_once))
+            with self._applied(some):
                 parts.append(self.encode(piece))
         return torch.cat(parts)
 
