@@ -126,16 +126,13 @@ class Mixture(Prior):
     def draw(
         self, split: Split, design: EpisodeDesign, *, tasks: int, generator: torch.Generator
     ) -> Episode:
-        which = torch.multinomial(self.shares, tasks, replacement=True, generator=generator)
         shapes = self._common(split, design)
-        drawn = []
-        for number, name in enumerate(self.sources):
-            count = int((which == number).sum())
-            if count:
-                draw = self._draw_of(name, split, design, count)
-                drawn.append(_padded(draw(generator), shapes))
-        place = which.argsort(stable=True).argsort()
-        return tree_map(lambda *each: torch.cat(each)[place], *drawn)
+
+        def draw(name: str, count: int) -> Episode:
+            return _padded(self._draw_of(name, split, design, count)(generator), shapes)
+
+        mixed: Episode = self._mixed(draw, tasks, generator)
+        return mixed
 
     def draw_stream(
         self,
@@ -147,13 +144,10 @@ class Mixture(Prior):
         generator: torch.Generator,
     ) -> Stream:
         """A batch of streams, each of one source, whose streams share what they share there."""
-        which = torch.multinomial(self.shares, tasks, replacement=True, generator=generator)
         shapes = self._common(split, design)
-        drawn = []
-        for number, source in enumerate(self.sources.values()):
-            count = int((which == number).sum())
-            if not count:
-                continue
+
+        def draw(name: str, count: int) -> Stream:
+            source = self.sources[name]
             if isinstance(source, Prior):
                 stream = source.draw_stream(
                     split, design, tasks=count, positions=positions, generator=generator
@@ -162,7 +156,18 @@ class Mixture(Prior):
                 assert isinstance(source, PoolSource)
                 groups = GroupStreams(source.pool(split), design, tasks=count, positions=positions)
                 stream = groups.stream(generator, source.augment if split == "train" else None)
-            drawn.append(Stream(tuple(_padded(each, shapes) for each in stream.episodes)))
+            return Stream(tuple(_padded(each, shapes) for each in stream.episodes))
+
+        mixed: Stream = self._mixed(draw, tasks, generator)
+        return mixed
+
+    def _mixed(
+        self, draw: Callable[[str, int], Any], tasks: int, generator: torch.Generator
+    ) -> Any:
+        """What ``draw`` makes of so many tasks of each source, in the order in which the sources came up."""
+        which = torch.multinomial(self.shares, tasks, replacement=True, generator=generator)
+        counts = which.bincount(minlength=len(self.sources)).tolist()
+        drawn = [draw(name, n) for name, n in zip(self.sources, counts, strict=True) if n]
         place = which.argsort(stable=True).argsort()
         return tree_map(lambda *each: torch.cat(each)[place], *drawn)
 
