@@ -6,17 +6,18 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.nn.attention import Attention
+from quickstudy.nn.layers import Block
 
 Kind = Literal["film", "lora"]
 Coefficients = dict[str, Tensor]
 """Of each modulated layer, numbers (task, …)."""
+Way = Callable[[Tensor], Tensor]
 
 
 class Modulation(nn.Module):
@@ -29,8 +30,8 @@ class Modulation(nn.Module):
     ``lora``  linear maps W                ``W' = W + U diag(s) V``, U and V learned      s, as many as the rank
     ========  ===========================  =============================================  ========================
 
-    The numbers are linear in h and begin at zero, so that ``θ' = θ`` before training. Of attention, norms and
-    the maps that make queries, keys and values are left as they are: a layer is modulated once, behind its attention.
+    The numbers are linear in h and begin at zero, so that ``θ' = θ`` before training. A block is modulated once, behind
+    its attention: the norm before it and the maps that make queries, keys and values are left as they are.
 
     Perez et al. 2018, FiLM: Visual Reasoning with a General Conditioning Layer; Hu et al. 2022, LoRA. Differs from the
     papers: FiLM scales what norms give; the scales of a low-rank step, rather than its matrices, are the task's own.
@@ -101,26 +102,40 @@ class Modulation(nn.Module):
         a task next to one another; of a single task, anything.
         """
         layers = {name: _at(parts, name) for name in found}
+        ways = self._normed(layers, found) if self.kind == "film" else self._stepped(layers, found)
         try:
-            for name, numbers in found.items():
+            for layer, way in zip(layers.values(), ways, strict=True):
                 # In place of a hook, so that a norm is scaled once and not twice.
-                layers[name].forward = self._shaped(name, layers[name], numbers)
+                layer.forward = way
             yield
         finally:
             for layer in layers.values():
                 layer.__dict__.pop("forward", None)
 
-    def _shaped(self, name: str, layer: nn.Module, numbers: Tensor) -> Callable[[Tensor], Tensor]:
-        """What a layer does with the weights of each task."""
-        if isinstance(layer, nn.LayerNorm):
-            gamma, beta = numbers[:, None].chunk(2, -1)
-            weight, shift = layer.weight * (1 + gamma), beta
-            if layer.bias is not None:
-                shift = torch.addcmul(beta + layer.bias, layer.bias, gamma)
-            return partial(_normed, layer.normalized_shape, layer.eps, weight, shift)
-        assert isinstance(layer, nn.Linear)
-        key = name.replace(".", "/")
-        return partial(_stepped, layer, self.down[key], self.up[key], numbers[:, None])
+    def _normed(self, layers: Mapping[str, nn.Module], found: Coefficients) -> list[Way]:
+        """What norms do with the weights of each task, which are made for all norms at once: each is small."""
+        norms = cast("list[nn.LayerNorm]", list(layers.values()))
+        sizes = [norm.normalized_shape[0] for norm in norms]
+        gamma, beta = (
+            torch.cat(part, -1)
+            for part in zip(*(numbers.chunk(2, -1) for numbers in found.values()), strict=True)
+        )
+        weight = torch.cat([norm.weight for norm in norms])
+        bias = torch.cat([torch.zeros_like(n.weight) if n.bias is None else n.bias for n in norms])
+        weights = torch.addcmul(weight, weight, gamma)[:, None].split(sizes, -1)
+        shifts = torch.addcmul(bias + beta, bias, gamma)[:, None].split(sizes, -1)
+        return [
+            partial(_normed, norm.normalized_shape, norm.eps, w, b)
+            for norm, w, b in zip(norms, weights, shifts, strict=True)
+        ]
+
+    def _stepped(self, layers: Mapping[str, nn.Module], found: Coefficients) -> list[Way]:
+        """What linear maps do with the low-rank step of each task."""
+        keys = [name.replace(".", "/") for name in layers]
+        return [
+            partial(_stepped, layer, self.down[key], self.up[key], numbers[:, None])
+            for key, layer, numbers in zip(keys, layers.values(), found.values(), strict=True)
+        ]
 
     def weights(self, start: Coefficients, found: Coefficients) -> Coefficients:
         """The same as :meth:`applied`, as weights: those of ``start``, name to (task, …), changed where they are found.
@@ -151,18 +166,19 @@ def _layers(parts: Mapping[str, nn.Module], kind: Kind) -> dict[str, nn.Module]:
     wanted = nn.LayerNorm if kind == "film" else nn.Linear
     found: dict[str, nn.Module] = {}
     for part, module in parts.items():
-        projections = {
-            id(each)
-            for attention in module.modules()
-            if isinstance(attention, Attention)
-            for each in (attention.query, attention.key, attention.value)
+        before = {
+            id(layer)
+            for block in module.modules()
+            if isinstance(block, Block)
+            for layer in (
+                block.attention_norm,
+                block.attention.query,
+                block.attention.key,
+                block.attention.value,
+            )
         }
         for name, layer in module.named_modules():
-            if (
-                isinstance(layer, wanted)
-                and layer.weight is not None
-                and id(layer) not in projections
-            ):
+            if isinstance(layer, wanted) and layer.weight is not None and id(layer) not in before:
                 found[f"{part}.{name}" if name else part] = layer
     return found
 
