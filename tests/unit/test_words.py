@@ -21,7 +21,7 @@ def test_bytes_are_utf8_padded_and_composed() -> None:
 
 @pytest.fixture
 def reader() -> NameReader:
-    return NameReader(8, buckets=512, heads=2).double()
+    return NameReader(8, buckets=512, heads=2).double().eval()
 
 
 def test_any_leading_axes_and_invisible_padding(reader: NameReader) -> None:
@@ -50,9 +50,24 @@ def test_what_has_no_name_is_zero(reader: NameReader) -> None:
 
 def test_the_order_of_bytes_counts_and_single_bytes_do_not_know_it() -> None:
     for longest, alike in ((1, True), (2, False)):
-        reader = NameReader(8, longest=longest).double()
+        reader = NameReader(8, longest=longest, left_out=0.0).double()
         forth, back = reader(bytes_of(["star", "rats"]))
         assert torch.allclose(forth, back, atol=1e-12) == alike
+
+
+def test_pieces_are_left_out_in_training_alone_and_never_all_of_them(reader: NameReader) -> None:
+    words = bytes_of(["georgian letter an", "a", ""])
+    whole = reader(words)
+    assert torch.equal(whole, reader(words))
+    reader.train()
+    first, second = reader(words), reader(words)
+    assert not torch.allclose(first[0], second[0])
+    assert not torch.allclose(first[0], whole[0])
+    for _ in range(20):
+        found = reader(words)
+        assert found.isfinite().all()
+        assert found[1].abs().sum() > 0
+        assert found[2].eq(0).all()
 
 
 def test_the_gradient_is_exact(reader: NameReader) -> None:

@@ -60,6 +60,7 @@ class NameReader(nn.Module):
         longest: bytes of the longest piece, 1 … 4.
         buckets: rows of the tables.
         heads: that weigh the pieces, each for its own part of the width.
+        left_out: chance of a piece to go unread while training, so that a name is not known by one rare piece.
 
     Inputs: int64 (…, word), bytes, -1 for padding at the end. Result: (…, width), zero where a name is empty or there
     are no columns at all.
@@ -73,7 +74,13 @@ class NameReader(nn.Module):
     """
 
     def __init__(
-        self, width: int, *, longest: int = 4, buckets: int = 4096, heads: int = 4
+        self,
+        width: int,
+        *,
+        longest: int = 4,
+        buckets: int = 4096,
+        heads: int = 4,
+        left_out: float = 0.5,
     ) -> None:
         super().__init__()
         if not 1 <= longest <= len(MULTIPLIERS) or buckets < 1:
@@ -85,7 +92,10 @@ class NameReader(nn.Module):
             raise ValueError(
                 f"The width must be a multiple of the {heads} heads that read names; found {width}."
             )
+        if not 0 <= left_out < 1:
+            raise ValueError(f"left_out is a chance below 1; found {left_out}.")
         self.width, self.longest, self.buckets = width, longest, buckets
+        self.left_out = left_out
         self.pieces = nn.Parameter(torch.empty(buckets, heads, width // heads))
         self.scores = nn.Parameter(torch.empty(buckets, heads, 1))
         self.reset_parameters()
@@ -103,9 +113,12 @@ class NameReader(nn.Module):
         weights = nn.functional.softplus(self.scores)
         # One product over all pieces there can be is several times faster than looking up those that there are.
         table = torch.cat([weights * self.pieces, weights], -1).flatten(1)
-        sums = (self._counts(names).to(table.dtype) @ table).unflatten(
-            1, self.pieces.shape[1:2] + (-1,)
-        )
+        counts = self._counts(names).to(table.dtype)
+        if self.training and self.left_out:
+            # Of a short name all may be left out; it is then read whole.
+            kept = torch.rand_like(counts) >= self.left_out
+            counts = torch.where((counts * kept).any(1, keepdim=True), counts * kept, counts)
+        sums = (counts @ table).unflatten(1, self.pieces.shape[1:2] + (-1,))
         found = self.read((sums[..., :-1] / sums[..., -1:]).flatten(1))
         return found.masked_fill(~present(names)[:, None], 0).reshape(*words.shape[:-1], self.width)
 
