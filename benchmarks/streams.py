@@ -41,8 +41,7 @@ CONFIG = {
     "episode": {"shot": 2, "queries": 10, "tasks": 32, "stream": 5},
     "validation": {"shot": 2, "queries": 20, "episodes": 100, "every": 200, "stream": 10},
     "training": {
-        "steps": 6000,
-        "minutes": 48,
+        "steps": 2400,
         "rate": 0.005,
         "weight_decay": 0.01,
         "schedule": "cosine",

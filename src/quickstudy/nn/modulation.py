@@ -132,9 +132,10 @@ class Modulation(nn.Module):
     def _stepped(self, layers: Mapping[str, nn.Module], found: Coefficients) -> list[Way]:
         """What linear maps do with the low-rank step of each task."""
         keys = [name.replace(".", "/") for name in layers]
+        maps = cast("list[nn.Linear]", list(layers.values()))
         return [
             partial(_stepped, layer, self.down[key], self.up[key], numbers[:, None])
-            for key, layer, numbers in zip(keys, layers.values(), found.values(), strict=True)
+            for key, layer, numbers in zip(keys, maps, found.values(), strict=True)
         ]
 
     def weights(self, start: Coefficients, found: Coefficients) -> Coefficients:
