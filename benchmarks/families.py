@@ -22,6 +22,7 @@ import json
 import math
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from quickstudy.data.source import Split, World
 from quickstudy.episode import Episode, take_tasks, tree_map
 from quickstudy.evaluation import interval, score_tasks
 from quickstudy.learners.base import Learner
-from quickstudy.training import train
+from quickstudy.training import TrainingError, train
 from record import record
 
 COMMON = {
@@ -60,6 +61,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "encoder": "raw",
     },
 }
+RATES = {"process": (0.002, 0.006), "maml": (0.0005, 0.001, 0.002)}
+"""Outer rates to choose from; above these, the rates that MAML learns for its inner steps let some tasks diverge."""
 STEPS = (1, 5, 10)
 """Inner steps at the test to choose from."""
 TRIED = 0.2
@@ -120,7 +123,7 @@ def contestant(
     runs: Path,
     *,
     seconds: float,
-    rates: list[float],
+    rates: Sequence[float],
     validation: Episode,
     test: Episode,
     smoke: bool,
@@ -132,8 +135,13 @@ def contestant(
     by_rate = {}
     for rate in rates if len(rates) > 1 else ():
         tried = with_overrides(config, [f"training.rate={rate}"])
-        artifact, _ = trained(tried, runs / f"{name}-{rate}", TRIED * seconds)
-        by_rate[rate] = float(errors(artifact.learner.eval(), validation).mean())
+        try:
+            artifact, _ = trained(tried, runs / f"{name}-{rate}", TRIED * seconds)
+        except TrainingError:
+            by_rate[rate] = math.inf
+            continue
+        error = float(errors(artifact.learner.eval(), validation).mean())
+        by_rate[rate] = error if math.isfinite(error) else math.inf
     rate = min(by_rate, key=by_rate.__getitem__, default=rates[0])
     chosen = with_overrides(config, [f"training.rate={rate}"])
     artifact, used = trained(chosen, runs / name, seconds)
@@ -163,7 +171,7 @@ def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=180.0)
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.002, 0.006])
+    parser.add_argument("--rates", type=float, nargs="+", help="to choose from, of all methods")
     parser.add_argument("--runs", type=Path, default=Path("runs/families"))
     parser.add_argument("--tasks", type=int, default=2000)
     parser.add_argument("--exact", type=int, default=500, help="tasks that are answered exactly")
@@ -182,7 +190,7 @@ def main() -> None:
                 name,
                 Path(place) if chosen.smoke else chosen.runs,
                 seconds=0.5 if chosen.smoke else chosen.seconds,
-                rates=chosen.rates,
+                rates=chosen.rates or RATES["maml" if "maml" in name else "process"],
                 validation=validation,
                 test=test,
                 smoke=chosen.smoke,

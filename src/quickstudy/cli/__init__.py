@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from quickstudy import __version__
-from quickstudy.cli import about, correct, demo, evaluate, export, improve, tasks, train
+from quickstudy.cli import about, adapt, correct, demo, evaluate, export, improve, predict, train
 from quickstudy.cli.console import print_result, remarks, say
 from quickstudy.cli.errors import FAILURE, INTERRUPTED, explain, sentence
 
@@ -55,8 +55,8 @@ def quickstudy(
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
-app.command("adapt")(tasks.adapt)
-app.command("predict")(tasks.predict)
+app.command("adapt")(adapt.adapt)
+app.command("predict")(predict.predict)
 app.command("correct")(correct.correct)
 app.command("improve")(improve.improve)
 app.command("export")(export.export)

@@ -66,7 +66,7 @@ def correct(
 
     from quickstudy.adapted import fingerprints
     from quickstudy.artifact import base_of, extend, load_artifact, load_task, save_task
-    from quickstudy.cli.tasks import read_queries
+    from quickstudy.cli.asking import read_queries
     from quickstudy.cli.values import read_rows
     from quickstudy.likelihood import Categorical
 

@@ -1,0 +1,194 @@
+"""``adapt``: a new task from a handful of examples, or from the names of its classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quickstudy.cli.asking import as_inputs
+from quickstudy.cli.console import command, print_result, say
+from quickstudy.cli.errors import WrongUse
+from quickstudy.cli.values import learn_values
+
+if TYPE_CHECKING:
+    from quickstudy.artifact import AdaptedTask, Artifact
+    from quickstudy.naming import Description
+
+
+def adapt(
+    artifact: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT", help="The folder of a trained model.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="TASK", help="The file to leave the task in.")
+    ],
+    support: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[SUPPORT]",
+            help="A folder of class folders, a CSV or JSONL with text,label, or one of numbers.",
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME,...",
+            help="All classes, where SUPPORT does not show them all, or is left out: to answer by their names.",
+        ),
+    ] = None,
+    describe: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="What the task is about, or numbers with commas between, for a model that reads it.",
+        ),
+    ] = "",
+    earlier: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="TASK", help="Learn more about this task, begun before."),
+    ] = None,
+    after: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TASK", help="Start from what this task left, for a model that remembers."
+        ),
+    ] = None,
+    place: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="NUMBER", help="Which task of its stream this is; checks --after."
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Begin anew where the --out file exists already.")
+    ] = False,
+) -> None:
+    """Learn a new task from a few examples.
+
+    What was learned is one small file, the task, from which predict answers; the model itself stays as it is. The name
+    of a class is the name of its folder, or the text in the label column. A model that predicts numbers learns from a
+    table of them: the one to predict is in the column value, or else in the last one. A model that reads names can
+    begin without a single example.
+
+    \b
+    Examples:
+      quickstudy adapt runs/demo/artifact photos --out photos.task
+      quickstudy adapt runs/named/artifact --classes "red fox,grey wolf" --describe "animals" --out new.task
+      quickstudy adapt runs/demo/artifact more-photos --from photos.task --out photos.task
+      quickstudy adapt runs/waves/artifact points.csv --out wave.task
+      quickstudy adapt runs/streams/artifact tuesday.csv --after monday.task --out tuesday.task
+    """
+    if out.exists() and not replace and (earlier is None or not out.samefile(earlier)):
+        raise WrongUse(
+            f"{out} exists already and is not overwritten; learn more with --from {out}, begin anew with --replace, or "
+            "choose another --out."
+        )
+    if earlier is not None and (after is not None or place is not None):
+        raise WrongUse(
+            "--from learns more about a task, --after begins the next one of its stream; leave one of them out."
+        )
+    from quickstudy.artifact import load_artifact, load_task
+    from quickstudy.following import check_place
+    from quickstudy.likelihood import Categorical
+
+    model = load_artifact(artifact)
+    begun = None if earlier is None else load_task(earlier, model)
+    previous = None if after is None else load_task(after, model)
+    check_place(previous, place)
+    values = not isinstance(model.learner.likelihood, Categorical)
+    named = None if classes is None else [name.strip() for name in classes.split(",")]
+    if begun is not None and (named or describe):
+        raise WrongUse(
+            "A task has its classes and says what it is about when it begins; leave --classes and --describe out, or "
+            "begin anew without --from."
+        )
+    if values:
+        if support is None or named:
+            raise WrongUse(
+                "This model predicts numbers; give a table of them as SUPPORT, and leave --classes out."
+            )
+        told_of = said(model, describe)
+        task = learn_values(model, support, begun, description=told_of, after=previous)
+    else:
+        if previous is not None and support is None:
+            raise WrongUse(
+                "A task that follows another learns from examples; give some as SUPPORT, or leave --after out."
+            )
+        told_of = said(model, describe)
+        task = learn(model, support, begun, classes=named, description=told_of, after=previous)
+    keep(model, task, out)
+    known = ", ".join(task.class_names[:10]) + (", …" if len(task.class_names) > 10 else "")
+    what = f"to predict {known}" if values else f"{len(task.class_names)} classes ({known})"
+    told = f"{task.examples} examples" if task.examples else "their names alone"
+    where = f", as task {task.before + 1} of its stream" if task.before else ""
+    say(f"Learned {what} from {told}{where}.")
+    print_result(str(out))
+    say(f"Try it: {command('predict', out)} INPUT")
+
+
+def learn(
+    model: Artifact,
+    support: Path | None,
+    begun: AdaptedTask | None = None,
+    *,
+    classes: list[str] | None = None,
+    description: Description = "",
+    after: AdaptedTask | None = None,
+) -> AdaptedTask:
+    """The task after seeing the labelled examples of a folder or file, or by the names of its classes alone.
+
+    Raises:
+        WrongUse: there are neither examples nor names.
+    """
+    from quickstudy.adapted import begin_by_name
+    from quickstudy.artifact import extend
+    from quickstudy.data.labelled import read_labelled
+
+    if support is None:
+        if classes is None:
+            raise WrongUse(
+                "There is nothing to learn from; name a folder or file of labelled examples, or the classes with "
+                '--classes "NAME,NAME".'
+            )
+        return begin_by_name(model, classes, description)
+    fewest = 2 if begun is None and classes is None else 1
+    examples = read_labelled(str(support), **model.inputs, fewest_classes=fewest)
+    x = as_inputs(model, examples.x)
+    return extend(
+        model,
+        begun,
+        x,
+        examples.labels,
+        class_names=classes,
+        description=description,
+        after=after,
+    )
+
+
+def said(model: Artifact, text: str) -> Description:
+    """A description as a person typed it: numbers with commas between where the model takes numbers, or words.
+
+    Raises:
+        WrongUse: something else than numbers for a model that reads no words.
+    """
+    describer = getattr(model.learner, "describer", None)
+    if not text.strip() or describer is None or not describer.numbers:
+        return text.strip()
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        if describer.names:
+            return text.strip()
+        raise WrongUse(
+            f"Found --describe {text!r}; tasks of this model describe themselves by {describer.numbers} numbers with "
+            "commas between."
+        ) from None
+
+
+def keep(model: Artifact, task: AdaptedTask, out: Path) -> None:
+    """Save a task beside a note of where its model lies."""
+    from quickstudy.artifact import save_task
+
+    save_task(out, task, base=model.path)
