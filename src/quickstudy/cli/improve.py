@@ -47,8 +47,8 @@ def improve(
     """Let a model learn from feedback, if that does no harm.
 
     Corrections become training tasks, mixed with the original ones against forgetting. The new weights are kept only if
-    a paired test shows no loss on validation tasks of the original data, and a gain on corrections that were
-    held out. Otherwise they are refused, with the figures and exit code 1, and nothing is written. ARTIFACT stays as it
+    a paired test shows no loss on validation tasks of the original data, and corrections that were held out are
+    answered better. Otherwise they are refused, with the figures and exit code 1, and nothing is written. ARTIFACT stays as it
     is, and so do the tasks that were adapted with it.
 
     \b

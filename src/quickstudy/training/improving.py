@@ -75,8 +75,8 @@ def improve(
 
     - no loss is shown on the original validation classes, high ≥ 0, and a loss of a hundredth is ruled out,
       low > -0.01 (of accuracy; of an error, a hundredth of the old one); and
-    - on the held-out corrections a gain is shown, low > 0, of a mean over held-out classes, or over examples where
-      their classes are not new, however many tasks are made of them.
+    - the held-out corrections are answered better, d > 0 in the mean over their classes, or over examples where their
+      classes are not new. They are too few for a test to show it: of 15 classes, ten points are within chance.
 
     Args:
         artifact: what to improve, or its folder; it stays as it is.
@@ -247,7 +247,7 @@ def _verdict(figures: dict[str, Any]) -> tuple[bool, str]:
     low, high = original["gain"]["low"], original["gain"]["high"]
     scale = 1.0 if original["metric"] == "accuracy" else original["before"]["mean"]
     no_loss = high >= 0 and low > -LARGEST_LOSS * scale
-    gain = feedback["gain"]["low"] > 0
+    gain = feedback["gain"]["mean"] > 0
     faults = []
     if not no_loss:
         faults.append(
@@ -255,7 +255,7 @@ def _verdict(figures: dict[str, Any]) -> tuple[bool, str]:
             "a loss on the original tasks cannot be ruled out"
         )  # fmt: skip
     if not gain:
-        faults.append("no gain on held-out corrections is shown")
+        faults.append("held-out corrections are not answered better")
     said = (
         f"original tasks {_told(original)} over {original['count']} tasks; held-out corrections {_told(feedback)} over "
         f"{feedback['count']} {feedback['over']}"
