@@ -48,8 +48,8 @@ def improve(
 
     Corrections become training tasks, mixed with the original ones against forgetting. The new weights are kept only if
     a paired test shows no loss on validation tasks of the original data, and corrections that were held out are
-    answered better. Otherwise they are refused, with the figures and exit code 1, and nothing is written. ARTIFACT stays as it
-    is, and so do the tasks that were adapted with it.
+    answered better. Otherwise they are refused, with the figures and exit code 1, and nothing is written. ARTIFACT
+    stays as it is, and so do the tasks that were adapted with it.
 
     \b
     Examples:

@@ -1,0 +1,40 @@
+"""What the docs claim of names and of what conditioning costs is in the committed benchmarks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+def figures(name: str) -> dict[str, Any]:
+    file = ROOT / "benchmarks/results" / f"{name}.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert isinstance(found, dict)
+    return found
+
+
+def text(name: str) -> str:
+    return " ".join((ROOT / "docs/how-to" / f"{name}.md").read_text(encoding="utf-8").split())
+
+
+def percent(score: dict[str, float], sign: str = "") -> str:
+    return f"{100 * score['mean']:{sign}.1f} ± {100 * score['ci95']:.1f}"
+
+
+def test_intents_by_their_names() -> None:
+    found, said = figures("intent_names")["all_seeds"], text("name-and-describe")
+    none, one = (found[f"{shot}-shot"]["accuracy"] for shot in (0, 1))
+    assert f"| this model: names and examples | {percent(none['meta_transformer'])} |" in said
+    for name in ("names", "prototypes", "names_and_prototypes"):
+        assert f"| {percent(one[name])} |" in said
+    gains = [percent(found[f"{shot}-shot"]["above"]["names"], "+") for shot in (0, 1)]
+    assert f"{gains[0]} points over the names with no example, and {gains[1]} with one" in said
+
+
+def test_what_conditioning_costs() -> None:
+    said = text("meta-transformer")
+    for name, step in figures("conditioning")["steps"].items():
+        assert f"| {name} | {step['ratio']:.2f} |" in said
