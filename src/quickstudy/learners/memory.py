@@ -224,11 +224,12 @@ class MetaTransformer(Learner):
         """What a task says of itself, and its support, as tokens."""
         shown = torch.ones_like(context.classes[:, :1]) & self.describes
         if self.training and self.left_out and (self.names or self.describer.numbers):
-            shown = torch.rand(shown.shape, device=shown.device) >= self.left_out
+            kept = torch.rand(shown.shape, device=shown.device) >= self.left_out
             if not self.describer.values:
                 # A class without any example is told by its name alone.
                 counts = counts_of(support, context.classes.shape[1])
-                shown = shown | (context.classes & (counts == 0)).any(1, keepdim=True)
+                kept = kept | (context.classes & (counts == 0)).any(1, keepdim=True)
+            shown = shown & kept
         with nullcontext() if self.through_encoder else torch.no_grad():
             support = support._replace(x=self.encode(support.x))
         return self.describer(support, context, shown, partial(encode, self.encoder))
