@@ -9,8 +9,9 @@ for the same processor time, of which the number of steps is measured beforehand
 - ``mmaml``: the same MAML, whose weights a MetaTransformer shapes for each task before the inner steps;
 - ``meta_in_context``: the same neural process, shaped likewise.
 
-Of each method, the outer rate, and of MAML the number of inner steps at the test, is chosen on validation tasks. What
-is trained already is kept in the folder of the runs.
+Of each method, the outer rate, and of MAML the number of inner steps at the test, is chosen on validation tasks: rates
+are tried for a fifth of the budget, the best is trained for the whole of it, and if that diverges or ends worse than
+the trial did, the next best is trained, too. What is trained already is kept in the folder of the runs.
 
 python benchmarks/families.py [--seconds N] [--rates R …] [--runs FOLDER] [--tasks N] [--smoke]
 """
@@ -22,9 +23,9 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -118,6 +119,25 @@ def with_steps(artifact: Artifact, steps: int | None) -> Learner:
     return learner.eval()
 
 
+class Outcome(NamedTuple):
+    """A training of the whole budget, and how it does on validation tasks by the number of inner steps."""
+
+    artifact: Artifact
+    seconds: float
+    steps: int | None
+    by_steps: dict[int | None, float]
+
+
+def finite(error: float) -> float:
+    """Who diverges on one task has no mean error, and is the worst."""
+    return error if math.isfinite(error) else math.inf
+
+
+def shown(errors: Mapping[Any, float]) -> dict[Any, float | None]:
+    """As JSON holds it: none for who diverges."""
+    return {key: error if math.isfinite(error) else None for key, error in errors.items()}
+
+
 def contestant(
     name: str,
     runs: Path,
@@ -140,26 +160,32 @@ def contestant(
         except TrainingError:
             by_rate[rate] = math.inf
             continue
-        error = float(errors(artifact.learner.eval(), validation).mean())
-        by_rate[rate] = error if math.isfinite(error) else math.inf
-    rate = min(by_rate, key=by_rate.__getitem__, default=rates[0])
-    chosen = with_overrides(config, [f"training.rate={rate}"])
-    artifact, used = trained(chosen, runs / name, seconds)
-    choices = STEPS if "maml" in name else (None,)
-    by_steps = {
-        steps: float(errors(with_steps(artifact, steps), validation).mean()) for steps in choices
-    }
-    # A method that diverges on one task has no mean error.
-    steps = min(
-        by_steps, key=lambda each: by_steps[each] if math.isfinite(by_steps[each]) else math.inf
-    )
+        by_rate[rate] = finite(float(errors(artifact.learner.eval(), validation).mean()))
+    best: Outcome | None = None
+    for rate in sorted(by_rate, key=by_rate.__getitem__) or rates:
+        tried = with_overrides(config, [f"training.rate={rate}"])
+        try:
+            artifact, used = trained(tried, runs / f"{name}-{rate}-whole", seconds)
+        except TrainingError:
+            continue
+        by_steps = {
+            steps: finite(float(errors(with_steps(artifact, steps), validation).mean()))
+            for steps in (STEPS if "maml" in name else (None,))
+        }
+        steps = min(by_steps, key=by_steps.__getitem__)
+        if best is None or by_steps[steps] < best.by_steps[best.steps]:
+            best = Outcome(artifact, used, steps, by_steps)
+        if by_steps[steps] <= min(by_rate.values(), default=math.inf):
+            break
+    assert best is not None, f"{name} diverges at all rates"
+    artifact, used, steps, by_steps = best
     found = errors(with_steps(artifact, steps), test)
     mean, ci95 = interval(found)
     return {
         "training_processor_seconds": used,
-        "validation_by_rate": by_rate,
+        "validation_by_rate": shown(by_rate),
         "inner_steps": steps,
-        "validation_by_inner_steps": by_steps,
+        "validation_by_inner_steps": shown(by_steps),
         "parameters": artifact.facts["training"]["parameters"],
         "training_steps": artifact.facts["training"]["steps"],
         "test": {"mean": mean, "ci95": ci95, "median": float(found.median())},

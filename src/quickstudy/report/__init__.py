@@ -68,7 +68,7 @@ def write_report(
         source = build_source(config.data)
     sections = [page.score_cards(evaluations)]
     sections += _at_work(artifact, source, first, contest, episodes, device)
-    sections += along_streams(artifact, source, first, streams=episodes, device=device)
+    sections += along_streams(artifact, source, first, streams=max(2, episodes // 3), device=device)
     if run is not None:
         curves = learning_curves(Path(run) / "metrics.csv")
         sections.append(page.learning(curves, learner.likelihood.metric))

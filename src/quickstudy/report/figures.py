@@ -40,6 +40,9 @@ ByShot = Mapping[int, Mapping[str, Mapping[str, Any]]]
 SIZE = (4.6, 2.9)
 """Inches; small, so that the labels are still read when a narrow screen scales a chart down."""
 
+WIDE = (9.4, 3.4)
+"""Inches of a chart that has the width of the page to itself."""
+
 
 @contextmanager
 def _chart(name: str, size: tuple[float, float] = SIZE) -> Iterator[tuple[Any, list[str]]]:
@@ -142,7 +145,12 @@ def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
 
 
 def shot_chart(
-    by_shot: ByShot, names: Sequence[str], metric: str = "accuracy", *, label: str = ""
+    by_shot: ByShot,
+    names: Sequence[str],
+    metric: str = "accuracy",
+    *,
+    label: str = "",
+    size: tuple[float, float] = SIZE,
 ) -> str:
     """A score over the number of examples, a line with intervals for each name; errors on a logarithmic scale.
 
@@ -151,9 +159,10 @@ def shot_chart(
         names: of the lines.
         metric: what the scores are.
         label: of the axis below, if it is no number of examples.
+        size: in inches.
     """
     accuracy = metric == "accuracy"
-    with _chart(f"{metric.replace('_', ' ')} by shot") as (axes, result):
+    with _chart(f"{metric.replace('_', ' ')} by shot", size) as (axes, result):
         rows = {name: [each.get(name) for each in by_shot.values()] for name in names}
         _lines(axes, rows, by_shot)
         axes.set_xlabel(label or ("examples of each class" if accuracy else "examples"))

@@ -64,7 +64,7 @@ def by_position(found: Mapping[str, Any]) -> str:
     metric, positions = found["metric"], found["positions"]
     names = [name for name in LINES if name in positions[0]]
     rows = {each["position"]: {name: each[name] for name in names} for each in positions}
-    chart = figures.shot_chart(rows, names, metric, label="task of the stream")
+    chart = figures.shot_chart(rows, names, metric, label="task of the stream", size=figures.WIDE)
     legend = "".join(
         f'<li style="--swatch:var(--{figures.series(i)})">{words.method(name)}</li>'
         for i, name in enumerate(names)
