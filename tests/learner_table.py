@@ -31,6 +31,8 @@ class Row(NamedTuple):
     """Parameters that may stay without a gradient."""
     steps: int = 20
     """Of training on a toy, until it helps."""
+    rate: float = 0.02
+    """Of these steps; who must first find out where values lie takes larger ones."""
     offset: float = 0.0
     """How far the values of toy tasks lie from zero: what those find out in a few steps who must find all of it out."""
 
@@ -101,33 +103,44 @@ ROWS = [
     Row("imaml-values", "imaml", {"steps": 3, "solver_steps": 2, "values": 2}, exact=False),
     Row("cavia", "cavia", {"steps": 2, "context_width": 4}),
     Row("cavia-first", "cavia", {"context_width": 4, "strategy": "first"}, exact=False),
-    Row("neural_process", "neural_process", PROCESS | {"values": 2}, steps=200, offset=5.0),
+    Row(
+        "neural_process",
+        "neural_process",
+        PROCESS | {"values": 2},
+        steps=130,
+        rate=0.05,
+        offset=5.0,
+    ),
     Row(
         "neural_process-grouped",
         "neural_process",
         PROCESS | {"values": 2, "attention": "grouped"},
-        steps=200,
+        steps=90,
+        rate=0.05,
         offset=5.0,
     ),
     Row(
         "neural_process-linear",
         "neural_process",
         PROCESS | {"values": 2, "attention": "linear"},
-        steps=200,
+        steps=120,
+        rate=0.05,
         offset=5.0,
     ),
     Row(
         "neural_process-products",
         "neural_process",
         PROCESS | {"values": 2, "attention": "products"},
-        steps=420,
+        steps=160,
+        rate=0.05,
         offset=5.0,
     ),
     Row(
         "neural_process-relative",
         "neural_process",
         PROCESS | {"values": 2, "relative": True},
-        steps=200,
+        steps=100,
+        rate=0.05,
         offset=5.0,
     ),
     Row("neural_process-joint", "neural_process", JOINT, steps=350, offset=3.0),
@@ -135,14 +148,16 @@ ROWS = [
         "autoregressive_process",
         "autoregressive_process",
         PROCESS | {"values": 2},
-        steps=150,
+        steps=120,
+        rate=0.05,
         offset=5.0,
     ),
     Row(
         "conditional_process",
         "conditional_process",
         {"values": 2, "width": 8, "layers": 1},
-        steps=100,
+        steps=70,
+        rate=0.05,
         offset=5.0,
     ),
     Row("meta_transformer", "meta_transformer", WITH_MEMORY),
@@ -166,7 +181,8 @@ ROWS = [
         "meta_transformer-values",
         "meta_transformer",
         WITH_MEMORY | {"learner": partial(TransformerNeuralProcess, **PROCESS), "values": 2},
-        steps=200,
+        steps=120,
+        rate=0.05,
         offset=5.0,
     ),
     Row("snail", "snail", SEQUENCE | {"bank": 5, "label_smoothing": 0.1}, steps=120),

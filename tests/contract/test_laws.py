@@ -315,7 +315,7 @@ def test_training_helps_and_without_support_the_score_is_at_chance(row: Row) -> 
     learner = row.build(VectorEncoder(SIGNAL + NOISE, width=16, layers=1)).double()
     unseen = next(toy_episodes(seed=1, tasks=40, values=row.values, offset=row.offset))
     untrained = mean_score(learner, unseen)
-    optimiser = torch.optim.Adam(learner.parameters(), lr=0.02)
+    optimiser = torch.optim.Adam(learner.parameters(), lr=row.rate)
     episodes = toy_episodes(seed=0, values=row.values, offset=row.offset)
     for _ in range(row.steps):
         optimiser.zero_grad()
