@@ -1,4 +1,4 @@
-"""What the docs claim of names and of what conditioning costs is in the committed benchmarks."""
+"""What the docs claim of names, of shaping and of what it costs is in the committed benchmarks."""
 
 from __future__ import annotations
 
@@ -38,3 +38,16 @@ def test_what_conditioning_costs() -> None:
     said = text("meta-transformer")
     for name, step in figures("conditioning")["steps"].items():
         assert f"| {name} | {step['ratio']:.2f} |" in said
+
+
+def test_five_families() -> None:
+    found, said = figures("families"), text("meta-transformer")
+    tests = {name: method["test"] for name, method in found["methods"].items()}
+    for score in tests.values():
+        assert f"| {score['mean']:.2f} ± {score['ci95']:.2f} | {score['median']:.2f} |" in said
+    assert f"| {found['exact']['mean']:.2f} ± {found['exact']['ci95']:.2f} | |" in said
+    shaped = found["paired"]["meta_in_context"]
+    assert f"shaped, it errs by {shaped['minus_in_context']:+.2f} ± {shaped['ci95']:.2f}" in said
+    share = {name: tests[name]["mean"] / tests["maml"]["mean"] for name in tests}
+    assert f"leave {share['mmaml']:.2f} of MAML's error" in said
+    assert f"has {share['meta_in_context']:.2f} of MAML's error" in said
