@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import pytest
@@ -12,7 +13,9 @@ from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.draw import Episodes
 from quickstudy.data.source import DataError, Pool, PoolSource
 from quickstudy.data.synthetic import Sinusoid
+from quickstudy.episode import Episode
 from quickstudy.evaluation import answer_batch, contest_of, evaluate, scores_by_shot
+from quickstudy.learners.gradient import MAML
 from quickstudy.learners.memory import MetaTransformer
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.learners.neural_process import TransformerNeuralProcess
@@ -76,6 +79,43 @@ def test_names_alone_are_worth_something_and_before_adapting_nothing_is_known(
     assert scores["baselines"] == {}
     assert scores["shot"] == 0
     assert scores["inductive"]
+
+
+def test_names_that_lie_of_new_classes_are_trusted_less(learner: MetaTransformer) -> None:
+    found = copy.deepcopy(learner)
+    tasks = Episodes(Spoken(), "test", EpisodeDesign(3, (0, 1), 4), tasks=20, length=2)
+
+    def lying(episode: Episode) -> Episode:
+        names = episode.context.names.roll(1, dims=1)
+        return episode._replace(context=episode.context._replace(names=names))
+
+    def loss(episodes: list[Episode]) -> float:
+        each = [found.likelihood.nll(answer_batch(found, e), e.query, e.context) for e in episodes]
+        return float(torch.stack(each).mean())
+
+    true = [tasks[0], tasks[1]]
+    false = [lying(each) for each in true]
+    with torch.no_grad():
+        untold, plain = loss(false), loss(true)
+        found.settle(true)
+        honest, right = found.trust.clone(), loss(true)
+        assert honest[0] >= 0.5
+        assert right <= plain
+        assert found.settle(false)
+        assert found.trust.max() < 0.3
+        assert loss(false) < untold
+        # What was chosen is of the tasks given last, and says nothing of those before.
+        found.settle(true)
+        assert torch.equal(found.trust, honest)
+        assert loss(true) == pytest.approx(right)
+
+
+def test_who_reads_no_names_has_nothing_to_settle() -> None:
+    tasks = Episodes(Spoken(), "test", EpisodeDesign(3, 1, 4), tasks=2)
+    for options in ({}, {"names": True, "learner": MAML}):
+        plain = MetaTransformer(VectorEncoder(3, width=8, layers=1), **options)
+        with torch.no_grad():
+            assert not plain.settle([tasks[0]])
 
 
 def test_scores_by_shot_begin_without_examples_and_are_drawn(learner: MetaTransformer) -> None:

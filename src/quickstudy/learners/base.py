@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -75,6 +76,13 @@ class Learner(nn.Module, ABC):
         It may change :meth:`outer_loss` and its gradient, and nothing that ``adapt`` and ``predict`` give. A learner
         that nobody tells counts as trained, share 1.
         """
+
+    def settle(self, episodes: Sequence[Episode]) -> bool:
+        """Told once when training is over, with validation tasks: choose what training tasks cannot teach.
+
+        Whether anything was changed; by default, nothing is.
+        """
+        return False
 
     def together(self, episode: Episode) -> int:
         """How many tasks of an episode the gradient is made of at a time; memory grows with them, and no further."""

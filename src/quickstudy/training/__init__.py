@@ -22,9 +22,12 @@ from quickstudy.build import build_learner, build_source, fitted, suited
 from quickstudy.config import ConfigError, RunConfig, config_to_yaml, load_config, parse_config
 from quickstudy.data.features import with_features
 from quickstudy.data.source import TaskSource
+from quickstudy.data.streams import Streams
 from quickstudy.data.unlabelled import without_labels
 from quickstudy.doctor import MALICIOUS_LIGHTNING
 from quickstudy.durable import write_file
+from quickstudy.episode import Stream
+from quickstudy.evaluation.contest import answering, score_tasks
 from quickstudy.evaluation.intervals import interval
 from quickstudy.functional import keep_large_blocks
 from quickstudy.learners.base import Learner
@@ -137,6 +140,19 @@ def _trainer(config: RunConfig, out: Path | None, callbacks: list[pl.Callback]) 
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _settled(learner: Learner, data: TaskData, scores: dict[str, Any]) -> dict[str, Any]:
+    """The validation score of a learner that has chosen something by validation tasks, if it has."""
+    tasks = data.validation
+    drawn = [tasks[i] for i in range(len(tasks))]
+    firsts = [each.episodes[0] if isinstance(each, Stream) else each for each in drawn]
+    with answering(learner):
+        changed = learner.settle(firsts)
+    if not changed or isinstance(tasks, Streams):
+        return {}
+    mean, ci95 = interval(score_tasks(learner, firsts))
+    return {"validation": scores["validation"] | {"mean": mean, "ci95": ci95}}
 
 
 def _fit(
@@ -306,6 +322,8 @@ def train(
     learner.load_state_dict(module.best["weights"], strict=False)
     learner.cpu()
     scores, facts = _scores(module), _facts(module, source, trainer)
+    if start is None and not dry_run:
+        scores |= _settled(learner, data, scores)
     if dry_run or not trainer.is_global_zero:
         where = None if dry_run else out / "artifact"
         return Artifact(learner.eval(), config, scores, "", where, facts)
