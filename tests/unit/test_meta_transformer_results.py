@@ -34,6 +34,31 @@ def test_intents_by_their_names() -> None:
     assert f"{gains[0]} points over the names with no example, and {gains[1]} with one" in said
 
 
+def test_letters_by_their_names() -> None:
+    (run,), said = figures("zero_shot_glyphs")["runs"], text("name-and-describe")
+    for split in ("validation", "test"):
+        scores = run["scores"][split]
+        cells = ("names alone", "one example alone", "one example and names")
+        assert f"| {' | '.join(percent(scores[cell]) for cell in cells)} |" in said
+    assert scores["names alone"]["mean"] - scores["names alone"]["ci95"] > 1 / 20
+
+
+def test_what_feedback_is_worth() -> None:
+    found, said = figures("improve"), text("improve-by-feedback")
+    changes = {
+        part: [run[part]["after"]["relative_change"] for run in found["runs"]]
+        for part in ("shifted", "original")
+    }
+    for part, each in changes.items():
+        assert found["over_seeds"][part] == sum(each) / len(each)
+    shifted = found["over_seeds"]["shifted"]
+    assert f"errors on new letters through the camera fall by {-100 * shifted:.0f} %" in said
+    for run in found["runs"]:
+        for part in ("shifted", "original"):
+            cells = [f"{100 * run[part][when]['error']:.1f}" for when in ("before", "after")]
+            assert " → ".join(cells) in said
+
+
 def test_what_conditioning_costs() -> None:
     said = text("meta-transformer")
     for name, step in figures("conditioning")["steps"].items():
