@@ -29,7 +29,7 @@ def made(learner: Learner | None = None, **options: object) -> Artifact:
         small = {"width": 8, "heads": 2, "slots": 2, "names": True}
         learner = MetaTransformer(VectorEncoder(4, width=8, layers=1), **{**small, **options})  # type: ignore[arg-type]
         if learner.heads_from_names:
-            nn.init.normal_(learner.head[-1].weight)
+            nn.init.normal_(learner.named_head.head[-1].weight)
         if learner.modulation is not None:
             nn.init.normal_(learner.modulation.produce.weight)
     config = RunConfig(data="numbers", encoder={"name": "vector", "inputs": 4})

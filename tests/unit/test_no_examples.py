@@ -98,15 +98,15 @@ def test_names_that_lie_of_new_classes_are_trusted_less(learner: MetaTransformer
     with torch.no_grad():
         untold, plain = loss(false), loss(true)
         found.settle(true)
-        honest, right = found.trust.clone(), loss(true)
+        honest, right = found.named_head.trust.clone(), loss(true)
         assert honest[0] >= 0.5
         assert right <= plain
         assert found.settle(false)
-        assert found.trust.max() < 0.3
+        assert found.named_head.trust.max() < 0.3
         assert loss(false) < untold
         # What was chosen is of the tasks given last, and says nothing of those before.
         found.settle(true)
-        assert torch.equal(found.trust, honest)
+        assert torch.equal(found.named_head.trust, honest)
         assert loss(true) == pytest.approx(right)
 
 

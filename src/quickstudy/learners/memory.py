@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -20,20 +19,15 @@ from quickstudy.learners.base import Learner, State
 from quickstudy.learners.describing import Described, Describer
 from quickstudy.learners.gradient import GradientLearner
 from quickstudy.learners.metric import ProtoNet
+from quickstudy.learners.named_head import TRUST, NamedHead, counts_of
 from quickstudy.likelihood import Categorical
 from quickstudy.nn.encoders import LARGEST_CPU_TENSOR, Encoder, RawEncoder, encode
 from quickstudy.nn.layers import Block, Norm
 from quickstudy.nn.modulation import Coefficients, Modulation
 
 Shape = Literal["film", "lora", "none"]
-NAME_TEMPERATURE = 10.0
-"""What the cosine between example and name counts for before training, where the encoder reads both."""
 Builder = Callable[..., Learner]
 """Makes a learner on an encoder, as a class of learners does, or such a class with some options filled in."""
-
-
-TRUST = (1.0, 0.5, 0.25, 0.12, 0.06, 0.0)
-"""Shares of what names say that are tried, when training is over, on classes that it has not seen."""
 
 
 class MetaTransformer(Learner):
@@ -57,8 +51,8 @@ class MetaTransformer(Learner):
     Points of this family are MMAML (Vuorio et al. 2019, Multimodal Model-Agnostic Meta-Learning: ``learner=MAML``),
     CNAPs (Requeima et al. 2019, Fast and Flexible Multi-Task Classification) and HyperTransformer (Zhmoginov et al.
     2022). Differs from them: the memory is carried from task to task, the description counts as well as the examples,
-    and any learner can be shaped; the head that names make fades with the examples of a class only as far as it learns
-    to.
+    and any learner can be shaped; how far the head that names make is trusted, of classes with examples and without,
+    is chosen on validation classes (:meth:`settle`).
 
     The state is a dictionary: ``memory`` and ``shape``, h_t with and without later support, (task, slot, width);
     ``base.…``, what the wrapped learner knows; of named classes also ``head`` (task, way, features), ``named`` and
@@ -160,21 +154,8 @@ class MetaTransformer(Learner):
         )
         self.heads_from_names = names and isinstance(base.likelihood, Categorical)
         if self.heads_from_names:
-            self.counted, self.remembered = nn.Linear(1, width), nn.Linear(width, width)
-            self.head = nn.Sequential(
-                Norm(width),
-                nn.Linear(width, 2 * width),
-                nn.GELU(),
-                nn.Linear(2 * width, encoder.width),
-            )
-            for value in self.head[-1].parameters():
-                nn.init.zeros_(value)
-            self.unseen = nn.Parameter(torch.zeros(()))
-            self.trust: Tensor
-            self.register_buffer("trust", torch.ones(2))
-            if self.describer.words is None:
-                self.log_spoken = nn.Parameter(torch.tensor(math.log(NAME_TEMPERATURE)))
-                self.fading = nn.Parameter(torch.zeros(()))
+            reads_words = self.describer.words is None
+            self.named_head = NamedHead(width, encoder.width, spoken=reads_words)
 
     def carry(self, state: State) -> State | None:
         return {"memory": state["memory"]}
@@ -230,7 +211,7 @@ class MetaTransformer(Learner):
         """
         if not self.heads_from_names or self.base.inner_loop:
             return False
-        self.trust.fill_(1)
+        self.named_head.trust.fill_(1)
         told = []
         for support, query, context in episodes:
             state = self.adapt(support, context)
@@ -247,7 +228,7 @@ class MetaTransformer(Learner):
             )
 
         best = min(itertools.product(TRUST, repeat=2), key=loss)
-        self.trust.copy_(torch.tensor(best))
+        self.named_head.trust.copy_(torch.tensor(best))
         return best != (1.0, 1.0)
 
     def trouble(self, support: Examples, context: Context) -> str:
@@ -302,7 +283,7 @@ class MetaTransformer(Learner):
             if state is not None and going_on:
                 counts = counts + state["counts"]
             found |= {"counts": counts, "named": described.named}
-            found["head"] = self._head(described, counts, shape)
+            found["head"] = self.named_head(described, counts, shape)
         return found, self._numbers(shape)
 
     def _numbers(self, shape: Tensor) -> Coefficients:
@@ -335,29 +316,13 @@ class MetaTransformer(Learner):
                 parts.append(self.encode(piece))
         return torch.cat(parts)
 
-    def _head(self, described: Described, counts: Tensor, shape: Tensor) -> Tensor:
-        """A row for each class that has a name, (task, way, features); zero for the others."""
-        known = described.names + self.remembered(shape.mean(1))[:, None]
-        known = known + self.counted(torch.log1p(counts.to(known.dtype))[..., None])
-        rows: Tensor = self.head(known)
-        if described.spoken.shape[-1]:
-            width = described.spoken.shape[-1:]
-            direction = F.normalize(F.layer_norm(described.spoken, width), dim=-1)
-            left = 1 + F.softplus(self.fading) * counts.to(direction.dtype)
-            rows = rows + self.log_spoken.exp() * direction / left[..., None]
-        rows = rows * self.trust[(counts > 0).long()][..., None]
-        return rows * described.named[..., None] / self.encoder.width**0.5
-
     def _named_outputs(
         self, outputs: Tensor, features: Tensor, state: Mapping[str, Tensor]
     ) -> Tensor:
         """Logits, and what the names of the classes add to them."""
         if not self.heads_from_names:
             return outputs
-        only_named = state["named"] & (state["counts"] == 0)
-        outputs = torch.where(only_named[:, None], self.unseen.to(outputs), outputs)
-        normed = F.layer_norm(features, features.shape[-1:])
-        added: Tensor = outputs + normed @ state["head"].transpose(1, 2)
+        added: Tensor = self.named_head.outputs(outputs, features, state)
         return added
 
     # 4. Adapt, from θ'
@@ -412,11 +377,6 @@ def _wrapped(learner: Builder, encoder: Encoder, values: int) -> Learner:
     del base.encoder
     object.__setattr__(base, "encoder", encoder)
     return base
-
-
-def counts_of(support: Examples, way: int) -> Tensor:
-    """How many examples each class has, int64 (task, way)."""
-    return (F.one_hot(support.y, way) * support.mask[..., None]).sum(1)
 
 
 def _of_base(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
