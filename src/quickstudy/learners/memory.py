@@ -206,10 +206,12 @@ class MetaTransformer(Learner):
     def settle(self, episodes: Sequence[Episode]) -> bool:
         """Choose how far names are trusted, of classes without an example and of those with some, by validation tasks.
 
-        ``argmin_t Σ_e nll(z_e + t(n) W_e φ)`` over :data:`TRUST`: the names of training classes are known by heart, and
-        only classes never met say what a name is worth. Nothing is chosen where inner steps begin at the names.
+        ``argmin_t Σ_e nll(z_e + t(n) W_e φ)`` over the shares in :data:`TRUST`: names of training classes that are read
+        byte by byte are known by heart, and only classes never met say what a name is worth. An encoder of texts reads
+        new names as well as old ones, and where inner steps begin at the names they correct them; there, nothing is
+        chosen.
         """
-        if not self.heads_from_names or self.base.inner_loop:
+        if not self.heads_from_names or self.describer.words is None or self.base.inner_loop:
             return False
         self.named_head.trust.fill_(1)
         told = []
