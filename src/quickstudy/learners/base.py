@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -77,7 +77,7 @@ class Learner(nn.Module, ABC):
         that nobody tells counts as trained, share 1.
         """
 
-    def settle(self, episodes: Sequence[Episode]) -> bool:
+    def settle(self, episodes: Iterable[Episode]) -> bool:
         """Told once when training is over, with validation tasks: choose what training tasks cannot teach.
 
         Whether anything was changed; by default, nothing is.

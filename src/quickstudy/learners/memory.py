@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Literal, cast, get_args
@@ -203,7 +203,7 @@ class MetaTransformer(Learner):
     def progress(self, share: float) -> None:
         self.base.progress(share)
 
-    def settle(self, episodes: Sequence[Episode]) -> bool:
+    def settle(self, episodes: Iterable[Episode]) -> bool:
         """Choose how far names are trusted, of classes without an example and of those with some, by validation tasks.
 
         ``argmin_t Σ_e nll(z_e + t(n) W_e φ)`` over the shares in :data:`TRUST`: names of training classes that are read

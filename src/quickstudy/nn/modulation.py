@@ -102,7 +102,7 @@ class Modulation(nn.Module):
         a task next to one another; of a single task, anything.
         """
         layers = {name: _at(parts, name) for name in found}
-        ways = self._normed(layers, found) if self.kind == "film" else self._stepped(layers, found)
+        ways = self._norms(layers, found) if self.kind == "film" else self._maps(layers, found)
         try:
             for layer, way in zip(layers.values(), ways, strict=True):
                 # In place of a hook, so that a norm is scaled once and not twice.
@@ -112,7 +112,7 @@ class Modulation(nn.Module):
             for layer in layers.values():
                 layer.__dict__.pop("forward", None)
 
-    def _normed(self, layers: Mapping[str, nn.Module], found: Coefficients) -> list[Way]:
+    def _norms(self, layers: Mapping[str, nn.Module], found: Coefficients) -> list[Way]:
         """What norms do with the weights of each task, which are made for all norms at once: each is small."""
         norms = cast("list[nn.LayerNorm]", list(layers.values()))
         sizes = [norm.normalized_shape[0] for norm in norms]
@@ -129,7 +129,7 @@ class Modulation(nn.Module):
             for norm, w, b in zip(norms, weights, shifts, strict=True)
         ]
 
-    def _stepped(self, layers: Mapping[str, nn.Module], found: Coefficients) -> list[Way]:
+    def _maps(self, layers: Mapping[str, nn.Module], found: Coefficients) -> list[Way]:
         """What linear maps do with the low-rank step of each task."""
         keys = [name.replace(".", "/") for name in layers]
         maps = cast("list[nn.Linear]", list(layers.values()))

@@ -116,8 +116,8 @@ class NameReader(nn.Module):
         counts = self._counts(names).to(table.dtype)
         if self.training and self.left_out:
             # Of a short name all may be left out; it is then read whole.
-            kept = torch.rand_like(counts) >= self.left_out
-            counts = torch.where((counts * kept).any(1, keepdim=True), counts * kept, counts)
+            kept = counts * (torch.rand_like(counts) >= self.left_out)
+            counts = torch.where(kept.any(1, keepdim=True), kept, counts)
         sums = (counts @ table).unflatten(1, self.pieces.shape[1:2] + (-1,))
         found = self.read((sums[..., :-1] / sums[..., -1:]).flatten(1))
         return found.masked_fill(~present(names)[:, None], 0).reshape(*words.shape[:-1], self.width)

@@ -20,15 +20,17 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from quickstudy.artifact import Artifact, save_artifact
 from quickstudy.build import build_learner, build_source, fitted, suited
 from quickstudy.config import ConfigError, RunConfig, config_to_yaml, load_config, parse_config
+from quickstudy.data.draw import Episodes
 from quickstudy.data.features import with_features
 from quickstudy.data.source import TaskSource
 from quickstudy.data.streams import Streams
 from quickstudy.data.unlabelled import without_labels
 from quickstudy.doctor import MALICIOUS_LIGHTNING
 from quickstudy.durable import write_file
-from quickstudy.episode import Stream
+from quickstudy.episode import Episode, Stream
 from quickstudy.evaluation.contest import answering, score_tasks
 from quickstudy.evaluation.intervals import interval
+from quickstudy.evaluation.measures import summary
 from quickstudy.functional import keep_large_blocks
 from quickstudy.learners.base import Learner
 from quickstudy.machine import hardware
@@ -145,14 +147,18 @@ def _trainer(config: RunConfig, out: Path | None, callbacks: list[pl.Callback]) 
 def _settled(learner: Learner, data: TaskData, scores: dict[str, Any]) -> dict[str, Any]:
     """The validation score of a learner that has chosen something by validation tasks, if it has."""
     tasks = data.validation
-    drawn = [tasks[i] for i in range(len(tasks))]
-    firsts = [each.episodes[0] if isinstance(each, Stream) else each for each in drawn]
     with answering(learner):
-        changed = learner.settle(firsts)
+        changed = learner.settle(_firsts(tasks))
     if not changed or isinstance(tasks, Streams):
         return {}
-    mean, ci95 = interval(score_tasks(learner, firsts))
-    return {"validation": scores["validation"] | {"mean": mean, "ci95": ci95}}
+    return {"validation": scores["validation"] | summary(score_tasks(learner, _firsts(tasks)))}
+
+
+def _firsts(tasks: Episodes | Streams) -> Iterator[Episode]:
+    """Tasks, of streams the first ones; none is drawn before it is asked for."""
+    for index in range(len(tasks)):
+        each = tasks[index]
+        yield each.episodes[0] if isinstance(each, Stream) else each
 
 
 def _fit(
