@@ -34,7 +34,8 @@ from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.draw import Episodes
 from quickstudy.data.source import Split, World
 from quickstudy.episode import Episode, tree_map
-from quickstudy.evaluation import answer_batch, answering, interval
+from quickstudy.evaluation import answer_batch, answering
+from quickstudy.evaluation.measures import summary
 from quickstudy.learners.base import Learner
 from quickstudy.likelihood import Gaussian
 from quickstudy.training import train
@@ -73,8 +74,16 @@ SLOWER = {"rbf": 1, "matern": 1, "periodic": 20}
 """How many times fewer tasks of each covariance are answered exactly: periodic ones take half a second."""
 
 
-def trained(config: RunConfig, folder: Path) -> tuple[Artifact, float]:
-    """The artifact of a training, or of what is left of it, and the processor seconds of all its parts."""
+def trained(config: RunConfig, folder: Path | None) -> tuple[Artifact, float]:
+    """The artifact of a training, or of what is left of it, and the processor seconds of all its parts.
+
+    Args:
+        config: of the training.
+        folder: of the run, which may have begun; None keeps nothing.
+    """
+    if folder is None:
+        with tempfile.TemporaryDirectory() as place:
+            return trained(config, Path(place))
     clock = folder / "processor_seconds.json"
     parts = json.loads(clock.read_text()) if clock.exists() else []
     start = time.process_time()
@@ -117,11 +126,6 @@ def answers(learner: Learner, episodes: Iterator[Episode]) -> dict[str, Tensor]:
             for name, values in task.items():
                 found.setdefault(name, []).append(values)
     return {name: torch.cat(parts) for name, parts in found.items()}
-
-
-def summary(values: Tensor) -> dict[str, float]:
-    mean, ci95 = interval(values)
-    return {"mean": mean, "ci95": ci95}
 
 
 def scores_of(learner: Learner, kernel: str, *, tasks: int, exact_tasks: int) -> dict[str, Any]:
@@ -171,10 +175,7 @@ def main() -> None:
             parse_config(COMMON | {"data": DATA[name]}),
             SMOKE if chosen.smoke else [f"training.steps={chosen.steps}"],
         )
-        with tempfile.TemporaryDirectory() as folder:
-            artifact, seconds = trained(
-                config, Path(folder) if chosen.smoke else chosen.runs / name
-            )
+        artifact, seconds = trained(config, None if chosen.smoke else chosen.runs / name)
         scores = {
             kernel: scores_of(
                 artifact.learner, kernel, tasks=tasks, exact_tasks=exact // SLOWER[kernel]

@@ -11,14 +11,13 @@ python benchmarks/in_context_linear.py [--runs FOLDER] [--episodes N] [--smoke]
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gaussian_processes import summary, trained
+from gaussian_processes import trained
 from quickstudy.build import build_source
 from quickstudy.config import parse_config, with_overrides
 from quickstudy.data.design import EpisodeDesign
@@ -26,6 +25,7 @@ from quickstudy.data.draw import Episodes
 from quickstudy.data.source import World
 from quickstudy.episode import Episode
 from quickstudy.evaluation import answer_batch, answering
+from quickstudy.evaluation.measures import summary
 from quickstudy.likelihood import Gaussian
 from record import record
 
@@ -63,8 +63,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="try everything, keep nothing")
     chosen = parser.parse_args()
     config = with_overrides(parse_config(CONFIG), SMOKE if chosen.smoke else [])
-    with tempfile.TemporaryDirectory() as folder:
-        artifact, seconds = trained(config, Path(folder) if chosen.smoke else chosen.runs)
+    artifact, seconds = trained(config, None if chosen.smoke else chosen.runs)
     world = build_source(config.data)
     likelihood = artifact.learner.likelihood
     assert isinstance(world, World)

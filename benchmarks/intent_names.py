@@ -37,7 +37,8 @@ from quickstudy.data.draw import Episodes
 from quickstudy.data.features import with_features
 from quickstudy.data.source import Split
 from quickstudy.episode import Episode
-from quickstudy.evaluation import answer_batch, answering, interval
+from quickstudy.evaluation import answer_batch, answering
+from quickstudy.evaluation.measures import summary
 from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import class_sums
 from quickstudy.training import train
@@ -127,15 +128,12 @@ def accuracies(
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
-def summary(found: Mapping[str, Tensor]) -> dict[str, Any]:
-    def of(values: Tensor) -> dict[str, float]:
-        mean, ci95 = interval(values)
-        return {"mean": mean, "ci95": ci95}
-
+def compared(found: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The accuracy of each contender, and by how much the MetaTransformer is above it."""
     own = found["meta_transformer"]
     return {
-        "accuracy": {name: of(each) for name, each in found.items()},
-        "above": {name: of(own - each) for name, each in found.items() if each is not own},
+        "accuracy": {name: summary(each) for name, each in found.items()},
+        "above": {name: summary(own - each) for name, each in found.items() if each is not own},
     }
 
 
@@ -159,12 +157,12 @@ def main() -> None:
             for shot in (0, 1):
                 found = accuracies(artifact.learner, table, shot, tasks)
                 each[shot].append(found)
-                run[f"{shot}-shot"] = summary(found)
+                run[f"{shot}-shot"] = compared(found)
             run["best_step"] = artifact.facts["training"]["best_step"]
         runs.append(run)
         config = {k: v for k, v in artifact.config.model_dump(mode="json").items() if k != "data"}
     together = {
-        f"{shot}-shot": summary({name: torch.cat([f[name] for f in found]) for name in found[0]})
+        f"{shot}-shot": compared({name: torch.cat([f[name] for f in found]) for name in found[0]})
         for shot, found in each.items()
     }
     figures = {"threads": 1, "config": config, "all_seeds": together, "runs": runs}

@@ -9,7 +9,6 @@ python benchmarks/streams.py [--runs FOLDER] [--streams N] [--smoke]
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 import torch
@@ -60,8 +59,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="try everything, keep nothing")
     chosen = parser.parse_args()
     config = with_overrides(parse_config(CONFIG), SMOKE if chosen.smoke else [])
-    with tempfile.TemporaryDirectory() as folder:
-        artifact, seconds = trained(config, Path(folder) if chosen.smoke else chosen.runs)
+    artifact, seconds = trained(config, None if chosen.smoke else chosen.runs)
     found = evaluate_streams(
         artifact.learner,
         build_source(config.data),

@@ -41,21 +41,27 @@ CONFIG: dict[str, Any] = {
 def scores_of(learner: Learner, split: Split, episodes: int) -> dict[str, Any]:
     """Accuracy on 20-way tasks: by names alone, by one example alone, and by both."""
     source = build_source("glyphs")
-    found: dict[str, Any] = {}
-    for name, shot, read in (
-        ("names alone", 0, True),
-        ("one example alone", 1, False),
-        ("one example and names", 1, True),
-    ):
-        learner.describes = read  # type: ignore[assignment]
-        design = EpisodeDesign(20, shot, 5)
-        contest = contest_of(learner, source, split=split, baselines=False)
-        scores = evaluate(
-            learner, source, split=split, design=design, episodes=episodes, contest=contest
+    contest = contest_of(learner, source, split=split, baselines=False, ablate=True)
+    none, one = (
+        evaluate(
+            learner,
+            source,
+            split=split,
+            design=EpisodeDesign(20, shot, 5),
+            episodes=episodes,
+            contest=contest,
         )
-        found[name] = {key: scores[key] for key in ("mean", "ci95", "before_adaptation")}
-    learner.describes = True  # type: ignore[assignment]
-    return found
+        for shot in (0, 1)
+    )
+    found = {
+        "names alone": none,
+        "one example alone": one["ablations"]["without_description"],
+        "one example and names": one,
+    }
+    return {
+        name: {key: scores[key] for key in ("mean", "ci95", "before_adaptation") if key in scores}
+        for name, scores in found.items()
+    }
 
 
 def main() -> None:
