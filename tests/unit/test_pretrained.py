@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.functional import exact_derivatives
-from quickstudy.nn import ENCODERS, minilm
+from quickstudy.nn import ENCODERS, minilm, pretrained
 from quickstudy.nn.layers import Norm
 from quickstudy.nn.pretrained import HuggingFaceEncoder, PretrainedError
 
@@ -88,6 +88,28 @@ def test_padding_is_invisible_and_absent_texts_are_finite(bert: Path) -> None:
     torch.testing.assert_close(encoder(F.pad(tokens, (0, 3), value=-1)), encoder(tokens))
     assert encoder(torch.full((2, 4), -1)).isfinite().all()
     torch.testing.assert_close(encoder(tokens).norm(dim=1), torch.full((3,), 8**0.5).double())
+
+
+def test_texts_go_through_in_pieces_of_like_length(
+    bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = build(bert, frozen=False).double().eval()
+    words = ["please", "freeze", "my", "card", "hello"]
+    tokens = encoder.tokenize([" ".join(words[: i % 6]) for i in range(13)])
+    shapes = []
+    encoder.model.register_forward_hook(
+        lambda _, __, kwargs, ___: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    whole = encoder(tokens)
+    gradient = torch.autograd.grad(
+        whole.square().sum(), encoder.model.get_input_embeddings().weight
+    )
+    monkeypatch.setattr(pretrained, "TEXTS_AT_ONCE", {True: 5, False: 5})
+    pieces = encoder(tokens)
+    assert shapes == [(13, 7), (5, 3), (5, 6), (3, 7)]
+    torch.testing.assert_close(pieces, whole, rtol=1e-12, atol=1e-12)
+    again = torch.autograd.grad(pieces.square().sum(), encoder.model.get_input_embeddings().weight)
+    torch.testing.assert_close(again, gradient, rtol=1e-11, atol=1e-11)
 
 
 def test_a_frozen_model_stays_as_it_is(bert: Path) -> None:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from quickstudy.episode import WORD_PADDING, Inputs, pad_stack
+from quickstudy.functional import inside_transform
 from quickstudy.nn.encoders import Encoder
 from quickstudy.nn.layers import Norm
 from quickstudy.nn.minilm import MINILM, PretrainedError, minilm_folder
@@ -50,8 +51,8 @@ def _find(name: str, download: bool) -> str:
     return name
 
 
-TEXTS_AT_ONCE = 64
-"""Texts that go through a model on a CPU at once; more need memory and win no time."""
+TEXTS_AT_ONCE = {True: 64, False: 1024}
+"""Texts that go through a model at once, on a CPU and elsewhere; more need memory and win no time."""
 
 
 @contextmanager
@@ -296,10 +297,19 @@ class HuggingFaceEncoder(Encoder):
         return pad_stack([torch.tensor(each.ids, dtype=torch.int64) for each in encoded])
 
     def features(self, x: Tensor) -> Tensor:
-        """What the pretrained model alone makes of tokens (example, word): float (example, width)."""
-        if x.device.type == "cpu" and len(x) > TEXTS_AT_ONCE:
-            return torch.cat([self._features(part) for part in x.split(TEXTS_AT_ONCE)])
-        return self._features(x)
+        """What the pretrained model alone makes of tokens (example, word): float (example, width).
+
+        Texts of like length go together, some at a time, so that little padding is computed.
+        """
+        if not len(x) or inside_transform() or torch.compiler.is_exporting():
+            return self._features(x)
+        words = (x != WORD_PADDING).sum(1)
+        order = words.argsort(stable=True)
+        pieces = [
+            self._features(x[rows, : max(1, int(words[rows[-1]]))])
+            for rows in order.split(TEXTS_AT_ONCE[x.device.type == "cpu"])
+        ]
+        return torch.cat(pieces)[order.argsort()]
 
     def _features(self, x: Tensor) -> Tensor:
         exists = x != WORD_PADDING
