@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from learner_table import shaken, vector_encoder
+from named_tasks import Words, text_task
 from quickstudy.artifact import Artifact, extend, load_task, save_task
 from quickstudy.artifact import answer as answer_of
 from quickstudy.config import RunConfig
-from quickstudy.episode import Episode, Inputs, Task, collate, take_tasks, without_support
+from quickstudy.episode import Episode, Task, collate, take_tasks, without_support
 from quickstudy.learners.context import InContext
 from quickstudy.learners.ensemble import varied
 from quickstudy.learners.label_codes import deal
@@ -157,30 +158,6 @@ def test_an_ensemble_over_features_is_the_mean_of_answers_to_turned_columns() ->
     close(learner.likelihood.probabilities(found, context)[0], both)
     with pytest.raises(ValueError, match="rows of numbers"):
         varied(torch.zeros(1, 2, 3, dtype=torch.int64), 1)
-
-
-class Words(Encoder):
-    """The mean of the vectors of a text's words."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.width = 8
-        self.table = nn.Embedding(20, 8)
-
-    def forward(self, x: Inputs) -> Tensor:
-        present = (x >= 0)[..., None]
-        words = self.table(x.clamp(min=0)) * present
-        return words.sum(1) / present.sum(1).clamp(min=1)
-
-    def tokenize(self, texts: Sequence[str]) -> Tensor:
-        rows = [torch.tensor([ord(letter) % 20 for letter in text]) for text in texts]
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
-
-
-def text_task(names: Tensor) -> Task:
-    y = torch.arange(3).repeat(2)
-    x, asked = torch.randint(20, (6, 4)), torch.randint(20, (5, 4))
-    return Task(x, y, asked, torch.randint(3, (5,)), 3, names=names)
 
 
 def test_names_are_examples_and_without_names_nothing_changes() -> None:

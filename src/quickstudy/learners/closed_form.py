@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from quickstudy.episode import Context, Examples, Inputs, concatenate
 from quickstudy.functional import full_precision
 from quickstudy.learners.base import Learner
+from quickstudy.learners.class_names import check_reads_names, named_examples
 from quickstudy.learners.logistic import fit_logistic
 from quickstudy.learners.metric import UNSEEN, class_sums
 from quickstudy.likelihood import Categorical
@@ -152,8 +153,8 @@ class LinearState(NamedTuple):
     """(task, example, width)"""
     labels: Tensor
     """int64 (task, example)"""
-    mask: Tensor
-    """bool (task, example)"""
+    counted: Tensor
+    """For how many an example counts, (task, example); 0 for padding"""
     weights: Tensor
     """(task, width, way)"""
     bias: Tensor
@@ -178,9 +179,11 @@ class LinearHead(Learner):
         steps: most Newton steps; few tasks need ten.
         unit_length: scale embeddings to length one first.
         label_smoothing: of the training loss.
+        names: the name of a class that has one counts for w examples of it, w learned, 1 at first; the encoder must
+            read texts.
 
     Raises:
-        ValueError: penalty or steps is not positive.
+        ValueError: penalty or steps is not positive; names for an encoder that does not read any.
 
     >>> from quickstudy.nn.encoders import RawEncoder
     >>> x, y = torch.tensor([[[-1.0], [1.0]]]), torch.tensor([[0, 1]])
@@ -205,6 +208,7 @@ class LinearHead(Learner):
         steps: int = 32,
         unit_length: bool = True,
         label_smoothing: float = 0.0,
+        names: bool = False,
     ) -> None:
         super().__init__(encoder, Categorical(label_smoothing=label_smoothing))
         if penalty <= 0:
@@ -212,6 +216,10 @@ class LinearHead(Learner):
         if steps < 1:
             raise ValueError(f"The number of steps must be at least 1; found {steps}.")
         self.penalty, self.steps, self.unit_length = penalty, steps, unit_length
+        self.names = names
+        if names:
+            check_reads_names(encoder)
+            self.log_name_weight = nn.Parameter(torch.zeros(()))
 
     def embed(self, x: Inputs) -> Tensor:
         """Embeddings (task, example, width), of unit length if asked for."""
@@ -223,11 +231,22 @@ class LinearHead(Learner):
     def adapt(
         self, support: Examples, context: Context, state: LinearState | None = None
     ) -> LinearState:
-        examples = support._replace(x=self.embed(support.x))
+        features = self.embed(support.x)
+        examples = Examples(features, support.y, support.mask.to(features.dtype))
+        named = named_examples(context, self.embed) if self.names and state is None else None
         if state is not None:
-            examples = concatenate(Examples(state.features, state.labels, state.mask), examples)
-        with full_precision(examples.x.device):
-            weights, bias = fit_logistic(examples, context, penalty=self.penalty, steps=self.steps)
+            examples = concatenate(Examples(*state[:3]), examples)
+        elif named is not None:
+            counted = self.log_name_weight.exp() * named.mask
+            examples = concatenate(named._replace(mask=counted), examples)
+        with full_precision(features.device):
+            weights, bias = fit_logistic(
+                examples._replace(mask=examples.mask > 0),
+                context,
+                penalty=self.penalty,
+                steps=self.steps,
+                counted=examples.mask,
+            )
         return LinearState(*examples, weights, bias)
 
     def predict(self, state: LinearState, x: Inputs, context: Context) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from quickstudy.episode import Context, Episode, Examples, Inputs, concatenate
 from quickstudy.learners.base import Learner
+from quickstudy.learners.class_names import check_reads_names, named_examples
 from quickstudy.learners.ensemble import pooled, varied
 from quickstudy.learners.label_codes import deal, simplex
 from quickstudy.learners.metric import UNSEEN, class_sums
@@ -121,11 +122,8 @@ class InContext(Learner):
             raise ValueError(f"The number of layers must be at least 1; found {layers}.")
         if ensemble < 1:
             raise ValueError(f"An ensemble has at least 1 member; found {ensemble}.")
-        if names and not hasattr(encoder, "tokenize"):
-            raise ValueError(
-                f"A name is one more example of its class only to an encoder of texts, which {type(encoder).__name__} "
-                "is not; leave names out, or choose the encoder text or the learner meta_transformer."
-            )
+        if names:
+            check_reads_names(encoder)
         if ensemble_over not in ("codes", "features"):
             raise ValueError(f"An ensemble is over codes or features; found {ensemble_over!r}.")
         self.bank, self.layers, self.names = bank, layers, names
@@ -222,12 +220,8 @@ class InContext(Learner):
         if state is not None:
             known = Examples(state.features, state.labels, state.mask)
             return concatenate(known, examples)
-        if not self.names or not context.names.shape[2]:
-            return examples
-        way = torch.arange(context.classes.shape[1], device=support.y.device)
-        named = context.classes & (context.names >= 0).any(-1)
-        names = Examples(embedded(context.names), way.expand_as(context.classes), named)
-        return concatenate(names, examples)
+        names = named_examples(context, embedded) if self.names else None
+        return examples if names is None else concatenate(names, examples)
 
     def _of_member(self, examples: Examples, member: int) -> Examples:
         """Embedded examples as a member of the ensemble sees them."""

@@ -26,11 +26,16 @@ HALVINGS = 8
 
 
 def fit_logistic(
-    examples: Examples, context: Context, *, penalty: float, steps: int
+    examples: Examples,
+    context: Context,
+    *,
+    penalty: float,
+    steps: int,
+    counted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Fit multinomial logistic regression to each task of a batch by damped Newton steps.
 
-    ``min_{W, b} Σ_i -log softmax(Wᵀ x_i + b)_{y_i} + λ/2 ‖W‖²``, b without a penalty, over the classes that have
+    ``min_{W, b} Σ_i -n_i log softmax(Wᵀ x_i + b)_{y_i} + λ/2 ‖W‖²``, b without a penalty, over the classes that have
     examples. The derivative is that of the place where the steps come to rest, by the implicit function theorem, so no
     step is kept: ``dw = -H⁻¹ d∇`` with ∇ the gradient of the objective and H its Hessian.
 
@@ -43,29 +48,31 @@ def fit_logistic(
         context: which classes exist.
         penalty: λ beside the *sum* of the examples' losses; 1 / C of scikit-learn.
         steps: most Newton steps.
+        counted: n, for how many an example counts, (task, example); 0 for padding, and by default 1 for all others.
 
     Returns:
-        Weights (task, width, way) and bias (task, 1, way), differentiable in the features. The bias of a class without
-        examples is :data:`quickstudy.learners.metric.UNSEEN`, for the best is minus infinity.
+        Weights (task, width, way) and bias (task, 1, way), differentiable in the features and n. The bias of a class
+        without examples is :data:`quickstudy.learners.metric.UNSEEN`, for the best is minus infinity.
     """
     features, labels, mask = examples
     exists = mask[..., None]
+    share = (mask if counted is None else counted)[..., None].to(features.dtype)
     count = exists.sum(1, keepdim=True).clamp(min=1).to(features.dtype)
     # A shift of the features is absorbed by the bias, and centred rows do not couple it with the weights.
     centre = torch.where(exists, features, 0).sum(1, keepdim=True) / count
     rows = torch.where(exists, features - centre, 0)
-    target = F.one_hot(labels, context.classes.shape[1]).to(features.dtype) * exists
+    target = F.one_hot(labels, context.classes.shape[1]).to(features.dtype) * share
     seen = target.sum(1, keepdim=True) > 0
 
     def slope_of(rows: Tensor, values: Tensor) -> Tensor:
         """∇, (task, width + 1, way), of weights and below them the bias."""
-        error = _errors(rows @ values[:, :-1] + values[:, -1:], target, exists, seen)
+        error = _errors(rows @ values[:, :-1] + values[:, -1:], target, share, seen)
         slope = rows.transpose(1, 2) @ error + penalty * values[:, :-1]
         return torch.cat([slope, error.sum(1, keepdim=True)], 1)
 
     with torch.no_grad():
         span = Span.of(rows)
-        problem = _Problem.of(span.rows, target, exists, seen, penalty)
+        problem = _Problem.of(span.rows, target, share, seen, penalty)
         inside = _newton(problem, steps)
         solve = problem.solver(problem.logits(inside))
         found = span.outside(inside)
@@ -77,7 +84,7 @@ def fit_logistic(
         beyond[:, -1] = 0
         return span.outside(solve(within, LAST_PRODUCTS)) + beyond / penalty
 
-    if rows.requires_grad:
+    if rows.requires_grad or share.requires_grad:
         slope = slope_of(rows, found)
         slope.register_hook(turned)
         # Worth nothing, but for its derivative.
@@ -86,9 +93,9 @@ def fit_logistic(
     return weights, (bias - centre @ weights).masked_fill(~seen, UNSEEN)
 
 
-def _errors(logits: Tensor, target: Tensor, exists: Tensor, seen: Tensor) -> Tensor:
-    """Probabilities less targets, (task, example, way)."""
-    return _probabilities(logits, seen) * exists - target
+def _errors(logits: Tensor, target: Tensor, share: Tensor, seen: Tensor) -> Tensor:
+    """Probabilities less targets, as often as an example counts, (task, example, way)."""
+    return _probabilities(logits, seen) * share - target
 
 
 def _probabilities(logits: Tensor, seen: Tensor) -> Tensor:
@@ -129,14 +136,15 @@ class Span(NamedTuple):
 class _Problem(NamedTuple):
     """The objective of each task, and the coordinates in which its Hessian is near the identity.
 
-    ``P = c Σ_i r_i r_iᵀ + Λ = L Lᵀ`` with Λ the penalty and c = 1 / way, the curvature of a softmax whose classes are
-    equally likely; ``H = L (1 + Zᵀ (D - c) Z) Lᵀ`` with ``Z = R L⁻ᵀ`` and D the curvature of each example.
+    ``P = c Σ_i n_i r_i r_iᵀ + Λ = L Lᵀ`` with Λ the penalty and c = 1 / way, the curvature of a softmax whose classes
+    are equally likely; ``H = L (1 + Zᵀ (D - c) Z) Lᵀ`` with ``Z = R L⁻ᵀ`` and D the curvature of each example.
     """
 
     rows: Tensor
     """r_i with a one behind it, (task, example, coordinate + 1)"""
     target: Tensor
-    exists: Tensor
+    share: Tensor
+    """n_i, (task, example, 1)"""
     seen: Tensor
     ridge: Tensor
     """Λ, (coordinate + 1, 1); zero for the bias"""
@@ -149,13 +157,14 @@ class _Problem(NamedTuple):
 
     @classmethod
     def of(
-        cls, rows: Tensor, target: Tensor, exists: Tensor, seen: Tensor, penalty: float
+        cls, rows: Tensor, target: Tensor, share: Tensor, seen: Tensor, penalty: float
     ) -> _Problem:
+        exists = share > 0
         rows = torch.cat([rows, exists.to(rows.dtype)], 2)
         ridge = rows.new_full((rows.shape[2], 1), penalty)
         ridge[-1] = 0
         curvature = 1 / seen.sum(2, keepdim=True).clamp(min=1).to(rows.dtype)
-        matrix = curvature * (rows.transpose(1, 2) @ rows) + ridge.diagflat()
+        matrix = curvature * (rows.transpose(1, 2) @ (share * rows)) + ridge.diagflat()
         # A task without examples has no curvature in the bias, and rounding may be more than a small penalty.
         none = (~exists.any(1, keepdim=True)).to(rows.dtype)
         largest = matrix.diagonal(dim1=1, dim2=2).amax(1)[:, None, None]
@@ -164,25 +173,25 @@ class _Problem(NamedTuple):
         matrix = matrix + more * torch.eye(rows.shape[2], device=rows.device).to(rows)
         factor = torch.linalg.cholesky(matrix)
         whitened = torch.linalg.solve_triangular(factor, rows.transpose(1, 2), upper=False)
-        return cls(rows, target, exists, seen, ridge, curvature, factor, whitened)
+        return cls(rows, target, share, seen, ridge, curvature, factor, whitened)
 
     def logits(self, values: Tensor) -> Tensor:
         return self.rows @ values
 
     def slope(self, logits: Tensor, values: Tensor) -> Tensor:
         """∇, (task, coordinate + 1, way)"""
-        error = _errors(logits, self.target, self.exists, self.seen)
+        error = _errors(logits, self.target, self.share, self.seen)
         return self.rows.transpose(1, 2) @ error + self.ridge * values
 
     def objective(self, logits: Tensor, values: Tensor) -> Tensor:
         """(task,)"""
         log_p = logits.masked_fill(~self.seen, -math.inf).log_softmax(-1)
-        loss = -torch.where(self.target > 0, log_p, 0).sum((-2, -1))
+        loss = -(self.target * torch.where(self.target > 0, log_p, 0)).sum((-2, -1))
         return loss + (self.ridge * values * values).sum((-2, -1)) / 2
 
     def solver(self, logits: Tensor) -> Callable[[Tensor, int], Tensor]:
         """``v → H⁻¹ v`` with H at some logits, for v whose classes add up to zero; by so many products with H."""
-        chances = _probabilities(logits, self.seen) * self.exists
+        chances = _probabilities(logits, self.seen)
         shape = (len(logits), self.rows.shape[2], logits.shape[2])
         whitened, classes = self.whitened, self.seen.sum(2, keepdim=True).clamp(min=1)
 
@@ -197,7 +206,7 @@ class _Problem(NamedTuple):
             # what rounding makes of it is taken out at the end.
             apart = (moves - mean_of_seen(moves)) * self.seen
             bent = weighted - chances * weighted.sum(-1, keepdim=True) - self.curvature * apart
-            return (u + whitened @ bent).flatten(1)
+            return (u + whitened @ (self.share * bent)).flatten(1)
 
         def solve(slope: Tensor, products: int) -> Tensor:
             right = torch.linalg.solve_triangular(self.factor, slope, upper=False)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from quickstudy.episode import Context, Examples, Inputs
 from quickstudy.learners.base import Learner
+from quickstudy.learners.class_names import check_reads_names, named_examples
 from quickstudy.likelihood import Categorical
 from quickstudy.nn.encoders import Encoder
 
@@ -116,6 +117,11 @@ class ProtoNet(Learner):
         distance: ``cosine`` or ``euclidean``.
         temperature: initial τ.
         label_smoothing: of the training loss.
+        names: the name of a class that has one counts for w examples of it, w learned, 1 at first; the encoder must
+            read texts.
+
+    Raises:
+        ValueError: an option is out of range; names for an encoder that does not read any.
     """
 
     order_free = True
@@ -130,11 +136,15 @@ class ProtoNet(Learner):
         distance: Distance = "cosine",
         temperature: float = 10.0,
         label_smoothing: float = 0.0,
+        names: bool = False,
     ) -> None:
         super().__init__(encoder, Categorical(label_smoothing=label_smoothing))
         check_distance(distance)
-        self.distance = distance
+        self.distance, self.names = distance, names
         self.log_temperature = log_temperature_of(temperature)
+        if names:
+            check_reads_names(encoder)
+            self.log_name_weight = nn.Parameter(torch.zeros(()))
 
     def embed(self, x: Inputs) -> Tensor:
         """Embeddings (task, example, width), of unit length under the cosine distance."""
@@ -144,8 +154,14 @@ class ProtoNet(Learner):
     def adapt(
         self, support: Examples, context: Context, state: PrototypeState | None = None
     ) -> PrototypeState:
-        sums = class_sums(self.embed(support.x), support, context.classes.shape[1])
-        return PrototypeState(*sums).and_more(state)
+        way = context.classes.shape[1]
+        found = PrototypeState(*class_sums(self.embed(support.x), support, way))
+        named = named_examples(context, self.embed) if self.names and state is None else None
+        if named is not None:
+            weight = self.log_name_weight.exp()
+            sums, counts = class_sums(named.x, named, way)
+            found = found.and_more(PrototypeState(weight * sums, weight * counts))
+        return found.and_more(state)
 
     def predict(self, state: PrototypeState, x: Inputs, context: Context) -> Tensor:
         logits = closeness(self.embed(x), state.means, self.distance) * self.log_temperature.exp()

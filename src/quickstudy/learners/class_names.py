@@ -1,0 +1,43 @@
+"""Names of classes as examples of them, for encoders that read names as they read examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.episode import Context, Examples, Inputs
+
+
+def check_reads_names(encoder: nn.Module) -> None:
+    """Check that an encoder reads names.
+
+    Raises:
+        ValueError: it does not; says which does.
+    """
+    if not hasattr(encoder, "tokenize"):
+        raise ValueError(
+            f"A name is one more example of its class only to an encoder of texts, which {type(encoder).__name__} "
+            "is not; leave names out, or choose the encoder text or the learner meta_transformer."
+        )
+
+
+def named_examples(context: Context, embed: Callable[[Inputs], Tensor]) -> Examples | None:
+    """An example (task, way) for each class: its name, embedded, where it has one; None where nobody has any.
+
+    Args:
+        context: of the tasks.
+        embed: (task, example, …) to (task, example, width).
+
+    >>> names = torch.tensor([[[3.0, 4.0], [-1.0, -1.0]]])
+    >>> context = Context(torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 0), names)
+    >>> found = named_examples(context, lambda x: x)
+    >>> found.y.tolist(), found.mask.tolist()
+    ([[0, 1]], [[True, False]])
+    """
+    if not context.names.shape[2]:
+        return None
+    way = torch.arange(context.classes.shape[1], device=context.classes.device)
+    named = context.classes & (context.names >= 0).any(-1)
+    return Examples(embed(context.names), way.expand_as(context.classes), named)
