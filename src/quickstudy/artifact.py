@@ -11,13 +11,14 @@ import datetime
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from torch import Tensor
 
 import quickstudy
 from quickstudy.adapted import AdaptedTask, base_of, extend, load_task, save_task
@@ -100,10 +101,16 @@ class Artifact:
         return found
 
 
-def _weights(learner: Learner) -> bytes:
+ENCODER = "encoder."
+"""What the names of an encoder's weights begin with."""
+
+
+def _weights(learner: Learner, left_out: Set[str] = frozenset()) -> bytes:
     # Cloned, since the format refuses tensors that share memory, as tied weights do.
     tensors = {
-        name: t.detach().cpu().clone().contiguous() for name, t in learner.state_dict().items()
+        name: t.detach().cpu().clone().contiguous()
+        for name, t in learner.state_dict().items()
+        if name.removeprefix(ENCODER) not in left_out
     }
     return safetensors.torch.save(tensors, metadata={"format": "pt"})
 
@@ -119,6 +126,7 @@ def save_artifact(
     scores: Mapping[str, Any],
     *,
     facts: Mapping[str, Any] | None = None,
+    whole: bool = True,
 ) -> Artifact:
     """Write an artifact; an older one in its place survives a full disk or a kill.
 
@@ -128,9 +136,12 @@ def save_artifact(
         config: how.
         scores: what was measured, by name.
         facts: more for the model card: ``data``, ``hardware``, ``training``.
+        whole: with all weights; or without those of a published model that were not trained, which must then be
+            installed where the artifact is loaded.
 
     Raises:
-        ArtifactError: the folder holds something else, or cannot be written.
+        ArtifactError: the folder holds something else, or cannot be written; an artifact without a published model is
+            to leave it out.
     """
     path = Path(path)
     if (
@@ -141,13 +152,21 @@ def save_artifact(
         raise ArtifactError(
             f"{path} exists and is no artifact; choose another place, so that nothing is overwritten."
         )
-    weights = _weights(learner)
+    encoder = learner.encoder
+    if not whole and not encoder.given:
+        raise ArtifactError(
+            f"The encoder {type(encoder).__name__} holds no weights of a published model that can be left out; save "
+            "the artifact whole."
+        )
+    weights = _weights(learner, frozenset() if whole else encoder.given)
     sha256 = sha256_of(weights)
-    assets = {f"{ASSET}{name}": content for name, content in learner.encoder.assets().items()}
+    kept = encoder.assets() if whole else {}
+    assets = {f"{ASSET}{name}": content for name, content in kept.items()}
     record: dict[str, Any] = {
         "format": FORMAT,
         "id": _identity(sha256, config),
         "weights_sha256": sha256,
+        "left_out": "" if whole else encoder.published,
         "assets_sha256": {name: sha256_of(content) for name, content in assets.items()},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {"quickstudy": quickstudy.__version__, "torch": torch.__version__},
@@ -237,6 +256,23 @@ def _read_assets(path: Path, record: Mapping[str, Any]) -> dict[str, bytes]:
     return assets
 
 
+def _with_published(
+    tensors: dict[str, Tensor], learner: Learner, record: Mapping[str, Any], path: Path
+) -> dict[str, Tensor]:
+    """All weights: those that the artifact keeps, and those of a published model that it left out."""
+    left_out = record.get("left_out", "")
+    if not left_out:
+        return tensors
+    encoder = learner.encoder
+    if encoder.published != left_out:
+        raise ArtifactError(
+            f"The artifact {path} was made with a published model of checksum {left_out[:12]}…, and the one that is "
+            f"installed has {encoder.published[:12] or 'none'}; install the quickstudy that wrote it."
+        )
+    state = learner.state_dict()
+    return tensors | {f"{ENCODER}{name}": state[f"{ENCODER}{name}"] for name in encoder.given}
+
+
 def load_artifact(path: str | Path, device: str | torch.device = "cpu") -> Artifact:
     """Read an artifact, checked against its checksums.
 
@@ -267,7 +303,7 @@ def load_artifact(path: str | Path, device: str | torch.device = "cpu") -> Artif
     config = parse_config(record["config"])
     with torch.random.fork_rng(devices=[]):  # building draws weights that are overwritten at once
         learner = build_learner(config.learner, config.encoder, assets=_read_assets(path, record))
-    tensors = safetensors.torch.load(content)
+    tensors = _with_published(safetensors.torch.load(content), learner, record, path)
     kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     if len(kinds) == 1:
         learner.to(kinds.pop())

@@ -29,6 +29,13 @@ class Encoder(nn.Module, ABC):
     """Size of the largest activation of one example; 0 when unknown (examples then go through in one piece)."""
     pretrained: bool = False
     """The weights came from elsewhere, not from a random generator."""
+    published: str = ""
+    """Checksum of the published model that :attr:`given` weights are those of; empty where there is none such."""
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Weights, by name, that stay what a published model has, so that an artifact may leave them out."""
+        return frozenset()
 
     def assets(self) -> dict[str, bytes]:
         """File name to content: what rebuilds this encoder beside its options and weights; nothing for most."""

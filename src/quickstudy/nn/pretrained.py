@@ -17,7 +17,7 @@ from quickstudy.episode import WORD_PADDING, Inputs, pad_stack
 from quickstudy.functional import inside_transform
 from quickstudy.nn.encoders import Encoder
 from quickstudy.nn.layers import Norm
-from quickstudy.nn.minilm import MINILM, PretrainedError, minilm_folder
+from quickstudy.nn.minilm import MINILM, MINILM_SHA256, PretrainedError, minilm_folder
 from quickstudy.nn.preparation import add_lora, additive_mask, make_exact
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ class HuggingFaceEncoder(Encoder):
     ) -> None:
         super().__init__()
         self._build(*_load(model, download), frozen, pooling, words, normalise, layers, lora)
+        self.published = MINILM_SHA256 if model == MINILM else ""
 
     @classmethod
     def from_assets(cls, assets: Mapping[str, bytes], **options: Any) -> Self:
@@ -258,6 +259,13 @@ class HuggingFaceEncoder(Encoder):
             add_lora(model, lora)
         self.train(self.training)
         self._causal = self._looks_back_only()
+
+    @property
+    def given(self) -> frozenset[str]:
+        if not self.published:
+            return frozenset()
+        trained = {name for name, value in self.model.named_parameters() if value.requires_grad}
+        return frozenset(f"model.{name}" for name in self.model.state_dict() if name not in trained)
 
     @property
     def frozen(self) -> bool:
