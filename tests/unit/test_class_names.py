@@ -10,8 +10,13 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from named_tasks import Words, text_task
+from quickstudy.data.design import EpisodeDesign
+from quickstudy.data.draw import Episodes
+from quickstudy.data.source import Pool, PoolSource, Split
 from quickstudy.episode import Context, Episode, Examples, collate, without_support
+from quickstudy.evaluation.contest import Contest, EncodedPool, score_tasks
 from quickstudy.learners.closed_form import LinearHead
+from quickstudy.learners.context import InContext
 from quickstudy.learners.logistic import fit_logistic
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.nn.encoders import VectorEncoder
@@ -129,3 +134,32 @@ def test_weighted_logistic_regression_is_that_of_scikit_learn(shape: tuple[int, 
     asked = torch.randn(7, width, dtype=torch.float64)
     expected = torch.from_numpy(reference.predict_proba(asked.numpy()))
     close((asked @ weights[0] + bias[0]).softmax(1), expected, rtol=0, atol=1e-6)
+
+
+class Topics(PoolSource):
+    """Texts of three words about six topics, of which one has no name."""
+
+    kind = "text"
+
+    def pool(self, split: Split) -> Pool:
+        generator = torch.Generator().manual_seed(3)
+        names = torch.randint(20, (6, 2), generator=generator).index_fill(0, torch.tensor([4]), -1)
+        x = torch.randint(20, (60, 3), generator=generator)
+        return Pool(x, torch.full((6,), 10), list("abcdef"), torch.zeros(6).long(), [""], names)
+
+
+@pytest.mark.parametrize("shot", [0, 2])
+@pytest.mark.parametrize("kind", [LinearHead, ProtoNet, InContext])
+def test_examples_and_names_are_encoded_once_for_all_tasks(
+    kind: type[LinearHead | ProtoNet | InContext], shot: int
+) -> None:
+    torch.manual_seed(0)
+    learner = kind(Words(), names=True).eval()
+    contest = Contest(Topics(), split="test")
+    contest.enter("learner", learner)
+    design = EpisodeDesign(way=4, shot=shot, queries=3)
+    found = contest.scores(design, 30)["learner"]
+    plain = score_tasks(learner, list(Episodes(Topics(), "test", design, length=30)))
+    close(found, plain)
+    assert isinstance(contest.contestants["learner"].source, EncodedPool)
+    assert found.var() > 0

@@ -19,11 +19,20 @@ from quickstudy.data.draw import Episodes
 from quickstudy.data.features import with_features
 from quickstudy.data.known import ClassWorld
 from quickstudy.data.source import Pool, PoolSource, Split, TaskSource
-from quickstudy.episode import Episode, Inputs, leaves, tree_map, without_support
+from quickstudy.data.text import Tokenizes
+from quickstudy.episode import (
+    WORD_PADDING,
+    Episode,
+    Inputs,
+    leaves,
+    tree_map,
+    without_support,
+)
 from quickstudy.evaluation.measures import Measures, joined, measured
 from quickstudy.learners.base import Learner
 from quickstudy.likelihood import Categorical, Likelihood, SquaredError
 from quickstudy.nn.encoders import Encoder, RawEncoder, encode
+from quickstudy.nn.words import present
 
 TASKS_AT_ONCE = 16
 """Most tasks that are scored in one piece."""
@@ -130,9 +139,18 @@ class FixedPool(PoolSource):
 
 
 class EncodedPool(FixedPool):
-    """A pool whose examples are what an encoder makes of another pool's, each encoded when it is first required."""
+    """A pool whose examples are what an encoder makes of another pool's, each encoded when it is first required.
 
-    def __init__(self, pool: Pool, encoder: Encoder, device: torch.device | str) -> None:
+    Args:
+        pool: the other.
+        encoder: of its examples.
+        device: where to compute.
+        names: the encoder reads the names of classes too, and what it makes of them takes their place.
+    """
+
+    def __init__(
+        self, pool: Pool, encoder: Encoder, device: torch.device | str, *, names: bool = False
+    ) -> None:
         self.raw, self.encoder, self.device = pool.x, encoder, device
         example = self.encoded(torch.zeros(1, dtype=torch.int64))
         count = int(pool.counts.sum())
@@ -144,15 +162,21 @@ class EncodedPool(FixedPool):
                 pool.class_names,
                 pool.groups,
                 pool.group_names,
-                pool.names,
+                self._names(pool.names) if names and pool.names.shape[1] else pool.names,
             )
         )
 
     def encoded(self, rows: Tensor) -> Tensor:
         """Vectors (row, width) of some rows."""
-        x = tree_map(lambda tensor: tensor[rows].to(self.device)[None], self.raw)
+        return self._vectors(tree_map(lambda tensor: tensor[rows], self.raw))
+
+    def _vectors(self, x: Inputs) -> Tensor:
         with answering(self.encoder, self.device):
-            return encode(self.encoder, x)[0].cpu()
+            return encode(self.encoder, tree_map(lambda t: t.to(self.device)[None], x))[0].cpu()
+
+    def _names(self, names: Tensor) -> Tensor:
+        vectors = torch.cat([self._vectors(part) for part in names.split(EXAMPLES_AT_ONCE)])
+        return vectors.masked_fill(~present(names)[:, None], WORD_PADDING)
 
     def require(self, rows: Tensor) -> None:
         """Make sure that these rows of the pool can be read."""
@@ -233,12 +257,17 @@ class Contest:
         """The tasks of the split, which stay as they are when the source is prepared for another encoder."""
         return FixedPool(source.pool(self.split)) if isinstance(source, PoolSource) else source
 
-    def encoded(self, encoder: Encoder) -> EncodedPool | None:
-        """The examples as this encoder sees them, a frozen one has seen them before; None where no example recurs."""
+    def encoded(self, encoder: Encoder, *, names: bool = False) -> EncodedPool | None:
+        """The examples as this encoder sees them, a frozen one has seen them before; None where no example recurs.
+
+        Args:
+            encoder: that reads them.
+            names: it reads the names of the classes as well.
+        """
         source = with_features(self.source, encoder)
         if not isinstance(source, PoolSource):
             return None
-        return EncodedPool(source.pool(self.split), encoder, self.device)
+        return EncodedPool(source.pool(self.split), encoder, self.device, names=names)
 
     def enter(
         self,
@@ -257,10 +286,10 @@ class Contest:
             unadapted: what to call the same learner as it answers without having seen the support.
         """
         reads = bool(getattr(learner, "names", False))
-        # Names are read by the encoder itself, which must therefore stay.
-        fixed = learner.fixed_encoding and not learner.inner_loop and not reads
-        if source is None and fixed:
-            source = self.encoded(learner.encoder)
+        # Who reads names otherwise than the encoder of the examples does needs them as they are.
+        fixed = learner.fixed_encoding and not learner.inner_loop
+        if source is None and fixed and (not reads or isinstance(learner.encoder, Tokenizes)):
+            source = self.encoded(learner.encoder, names=reads)
             if source is not None:
                 learner = on_features(learner, learner.encoder.width)
         if source is None:

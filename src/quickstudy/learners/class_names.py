@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.episode import Context, Examples, Inputs
+from quickstudy.nn.words import present
 
 
 def check_reads_names(encoder: nn.Module) -> None:
@@ -39,5 +40,5 @@ def named_examples(context: Context, embed: Callable[[Inputs], Tensor]) -> Examp
     if not context.names.shape[2]:
         return None
     way = torch.arange(context.classes.shape[1], device=context.classes.device)
-    named = context.classes & (context.names >= 0).any(-1)
+    named = context.classes & present(context.names)
     return Examples(embed(context.names), way.expand_as(context.classes), named)
