@@ -82,6 +82,24 @@ def test_the_model_is_the_one_in_the_folder(bert: Path, pooling: str) -> None:
         torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-4)
 
 
+def test_words_themselves_stand_beside_what_they_mean(bert: Path) -> None:
+    plain, both = build(bert), build(bert, lexical=0.5)
+    assert (plain.width, both.width) == (8, 16)
+    tokens = both.tokenize(TEXTS)
+    found = both(tokens)
+    close = torch.testing.assert_close
+    close(found.norm(dim=1), torch.full((3,), 4.0))
+    close(F.normalize(found[:, :8], dim=1), F.normalize(plain(tokens), dim=1))
+    close(found[:, 8:].norm(dim=1), 0.5 * found[:, :8].norm(dim=1))
+    embeddings = both.model.embeddings
+    for row, words in zip(tokens, found[:, 8:], strict=True):
+        mean = embeddings(input_ids=row[row >= 0][None])[0].mean(0)
+        close(F.normalize(words, dim=0), F.normalize(mean, dim=0), atol=1e-5, rtol=1e-4)
+    again = HuggingFaceEncoder.from_assets(both.assets(), words=8, lexical=0.5)
+    again.load_state_dict(both.state_dict())
+    close(again(tokens), found)
+
+
 def test_padding_is_invisible_and_absent_texts_are_finite(bert: Path) -> None:
     encoder = build(bert).double()
     tokens = encoder.tokenize(TEXTS)
@@ -202,6 +220,8 @@ def test_long_texts_are_cut(bert: Path) -> None:
     [
         ({"words": 99}, "between 3 and 16 for this model; found 99"),
         ({"pooling": "max"}, "mean or cls; found 'max'"),
+        ({"lexical": -1.0}, "lexical must be 0 or more"),
+        ({"lexical": 0.5, "normalise": False}, "goes with normalise=true; found lexical=0.5"),
     ],
 )
 def test_wrong_options(bert: Path, options: dict[str, object], message: str) -> None:

@@ -76,6 +76,7 @@ def cached_features(encoder: FrozenFeatures, x: Tensor) -> Tensor:
         type(encoder).__name__,
         getattr(encoder, "pooling", ""),
         getattr(encoder, "normalise", ""),
+        getattr(encoder, "lexical", ""),
     ]
     examples = x.detach().cpu().contiguous()
     raw = examples.flatten().view(torch.uint8).numpy().tobytes()
