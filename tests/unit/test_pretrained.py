@@ -221,7 +221,10 @@ def test_long_texts_are_cut(bert: Path) -> None:
         ({"words": 99}, "between 3 and 16 for this model; found 99"),
         ({"pooling": "max"}, "mean or cls; found 'max'"),
         ({"words": 8, "lexical": -1.0}, "lexical must be 0 or more"),
-        ({"words": 8, "lexical": 0.5, "normalise": False}, "goes with normalise=true; found lexical=0.5"),
+        (
+            {"words": 8, "lexical": 0.5, "normalise": False},
+            "goes with normalise=true; found lexical=0.5",
+        ),
     ],
 )
 def test_wrong_options(bert: Path, options: dict[str, object], message: str) -> None:

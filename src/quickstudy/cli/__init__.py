@@ -14,7 +14,18 @@ from typing import Annotated
 import typer
 
 from quickstudy import __version__
-from quickstudy.cli import about, adapt, correct, demo, evaluate, export, improve, predict, train
+from quickstudy.cli import (
+    about,
+    adapt,
+    compare,
+    correct,
+    demo,
+    evaluate,
+    export,
+    improve,
+    predict,
+    train,
+)
 from quickstudy.cli.console import print_result, remarks, say
 from quickstudy.cli.errors import FAILURE, INTERRUPTED, explain, sentence
 
@@ -55,6 +66,7 @@ def quickstudy(
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("adapt")(adapt.adapt)
 app.command("predict")(predict.predict)
 app.command("correct")(correct.correct)
