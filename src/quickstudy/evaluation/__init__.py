@@ -62,7 +62,7 @@ def evaluate(
         source: where tasks are drawn from.
         split: of the source.
         design: way, shot and queries of the tasks.
-        episodes: how many tasks, at least 2.
+        episodes: how many tasks, at least 2; of a data set that comes with its tasks, no more than it has.
         seed: with the split, decides which tasks.
         against: another learner, compared task by task.
         against_name: what to call it.
@@ -125,6 +125,7 @@ def evaluate(
     found = contest.measures(design, episodes, progress)
     own, before = found.pop("learner"), found.pop("before_adaptation")
     mean, ci95 = interval(own["score"])
+    episodes = len(own["score"])
     without = {name: found.pop(name) for name in contest.ablations}
     paired: dict[str, Any] | None = None
     if "against" in found:
