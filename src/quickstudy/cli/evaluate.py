@@ -38,6 +38,12 @@ def evaluate(
         str | None,
         typer.Option(metavar="SPEC", help="Where tasks come from; default: the training data."),
     ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Holds a folder for each public data set that names no folder."
+        ),
+    ] = None,
     way: Annotated[
         int | None,
         typer.Option(min=2, metavar="NUMBER", help="Classes of a task; default: as in validation."),
@@ -116,13 +122,15 @@ def evaluate(
             "and --report out. The report of a model that was trained on streams shows them by itself."
         )
     from quickstudy.artifact import load_artifact
+    from quickstudy.build import located
     from quickstudy.data.design import fit_design, span
     from quickstudy.data.mixture import Mixture
 
     model = load_artifact(artifact)
     rival = None if against is None else load_artifact(against)
     usual = model.config.validation
-    source = fitting_source(model, data or model.config.data)
+    spec = data or model.config.data
+    source = fitting_source(model, spec if data_dir is None else located(spec, data_dir))
     source.prepare(model.learner.encoder)
     design = fit_design(
         source,

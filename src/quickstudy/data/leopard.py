@@ -23,8 +23,8 @@ class Leopard(Texts):
     """LEOPARD: a task with ten fixed support sets of 4, 8 and 16 examples of a class, for evaluation only.
 
     Bansal et al. 2020, Learning to Few-Shot Learn Across Diverse Natural Language Classification Tasks. Each support
-    set is a task, and all texts of the evaluation part are its queries. A second text, which is what is asked about (the
-    hypothesis, the name in a sentence), stands before the first.
+    set is a task, and all texts of the evaluation part are its queries. A second text, which is what is asked about
+    (the hypothesis, the name in a sentence), stands before the first.
 
     Args:
         path: folder with a file TASK.jsonl for each task: split, label, text and perhaps text2 on each line.
@@ -43,7 +43,9 @@ class Leopard(Texts):
                     f"There is no task {task!r} in {published.folder}; those there are: {', '.join(there)}."
                 )
         rows = published.table(f"{task}.jsonl", ["split", "label", "text"])
-        texts, asked, chosen = [], {}, {}
+        texts: list[str] = []
+        asked: dict[str, list[int]] = {}
+        chosen: dict[tuple[int, int], dict[str, list[int]]] = {}
         for number, row in enumerate(rows):
             text, second = row.cell("text"), row.record.cells.get("text2", "").strip()
             texts.append(f"{second} : {text}" if second else text)
