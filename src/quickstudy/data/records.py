@@ -90,7 +90,7 @@ def _csv_records(file: Path, text: str, delimiter: str) -> Iterator[Record]:
             yield Record(begins, dict(zip(header, row, strict=True)))
 
 
-def _as_text(value: Any) -> str | None:
+def as_cell(value: Any) -> str | None:
     """A JSON value as the content of a cell; ``None`` for lists and objects."""
     if isinstance(value, str):
         return value
@@ -115,7 +115,7 @@ def _json_records(file: Path, text: str) -> Iterator[Record]:
                 f"{file}, line {line}: found a JSON {type(found).__name__}, expected an object such as "
                 '{"text": "…", "label": "…"}.'
             )
-        cells = {name: _as_text(value) for name, value in found.items()}
+        cells = {name: as_cell(value) for name, value in found.items()}
         yield Record(line, {name: cell for name, cell in cells.items() if cell is not None})
 
 

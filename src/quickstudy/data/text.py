@@ -1,13 +1,14 @@
-"""Texts with labels from a table."""
+"""Texts with labels from a table, or from rows in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from quickstudy.data.records import Record, cell, check_columns, read_records
+from quickstudy.data.records import Record, as_cell, cell, check_columns, read_records
 from quickstudy.data.source import SPLITS, DataError
 from quickstudy.data.splitting import SPLIT_NAMES, Conflicts
-from quickstudy.data.text_tasks import LabelledText, Texts, divided
+from quickstudy.data.text_tasks import Divided, LabelledText, Texts, divided
 
 
 class TextSource(Texts):
@@ -50,14 +51,98 @@ class TextSource(Texts):
             raise DataError(
                 "Texts need a file: text:FILE.csv or text:FILE.jsonl, with columns text and label."
             )
-        records = read_records(path)
-        examples = labelled_texts(path, records, text=text, label=label, group=group, split=split)
-        classes = divided(
-            path, examples, validation=validation, test=test, seed=seed, conflicts=conflicts
+        texts, classes, said = _classes_of(
+            path,
+            read_records(path),
+            columns=Columns(text, label, group, split, description),
+            shares={"validation": validation, "test": test, "seed": seed, "conflicts": conflicts},
         )
-        said = group_descriptions(path, records, [each.group for each in examples], description)
-        texts = [each.text for each in examples]
         super().__init__(path, texts, classes, facts={"name": "text", "path": path}, said=said)
+
+
+class Columns(NamedTuple):
+    """What the columns of a table of texts are called; the last three may be missing."""
+
+    text: str = "text"
+    label: str = "label"
+    group: str = "group"
+    split: str = "split"
+    description: str = "description"
+
+
+DEFAULT = Columns()
+
+
+def texts_of_rows(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    name: str = "rows",
+    columns: Columns = DEFAULT,
+    validation: float = 0.2,
+    test: float = 0.2,
+    seed: int = 0,
+    conflicts: Conflicts = "error",
+) -> Texts:
+    """Texts with labels from a data set of Hugging Face, or any other rows, as a source of tasks.
+
+    Numbers of labels become names where the rows have ``features[label].names``, as a ``datasets.Dataset`` with a
+    ``ClassLabel`` has.
+
+    Args:
+        rows: each a mapping of columns to values.
+        name: what to call them, in messages and on the model card.
+        columns: what the columns are called.
+        validation: share of groups or labels held out for validation, unless a column says it.
+        test: share held out for testing; 1 to test on all of them.
+        seed: another seed, another split.
+        conflicts: ``error``, or ``drop`` to leave out examples that are given to two classes.
+
+    Raises:
+        DataError: the rows cannot be used; says what to do, and in which row, counted from 1.
+
+    >>> rows = [{"text": f"{word} {i}", "label": word} for word in ("yes", "no") for i in range(3)]
+    >>> texts_of_rows(rows, test=1).describe()["splits"]["test"]
+    {'classes': 2, 'examples': 6}
+    """
+    features = getattr(rows, "features", None) or {}
+    names = getattr(features.get(columns.label), "names", None)
+    records = []
+    for number, row in enumerate(rows, start=1):
+        found = dict(row)
+        if names is not None:
+            found[columns.label] = _named(name, number, found.get(columns.label), names)
+        cells = {column: as_cell(value) for column, value in found.items()}
+        records.append(Record(number, {column: v for column, v in cells.items() if v is not None}))
+    if not records:
+        raise DataError(f"There are no {name}; expected at least two labels with a text each.")
+    texts, classes, said = _classes_of(
+        name,
+        records,
+        columns=columns,
+        shares={"validation": validation, "test": test, "seed": seed, "conflicts": conflicts},
+    )
+    return Texts(name, texts, classes, facts={"name": name}, said=said)
+
+
+def _named(where: str, number: int, label: Any, names: Sequence[str]) -> str:
+    """The name of a numbered label."""
+    if not isinstance(label, int) or not 0 <= label < len(names):
+        raise DataError(
+            f"{where}, line {number}: found the label {label!r}, expected a number from 0 to {len(names) - 1}; rows "
+            "without a label are to be left out."
+        )
+    return names[label]
+
+
+def _classes_of(
+    where: str, records: Sequence[Record], *, columns: Columns, shares: Mapping[str, Any]
+) -> tuple[list[str], Divided, dict[str, str]]:
+    """Of the records of a table the texts, their classes, and what each group says of itself."""
+    text, label, group, split, description = columns
+    examples = labelled_texts(where, records, text=text, label=label, group=group, split=split)
+    classes = divided(where, examples, **shares)
+    said = group_descriptions(where, records, [each.group for each in examples], description)
+    return [each.text for each in examples], classes, said
 
 
 def labelled_texts(

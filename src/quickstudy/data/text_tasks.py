@@ -172,29 +172,33 @@ class Texts(PoolSource):
         return [self.texts[row] for one in self.parts[check_split(split)] for row in one.rows]
 
     def without(self, split: Split, texts: Container[str]) -> Texts:
-        """The same source, whose split lacks these texts, and the classes that are empty then."""
+        """The same source, whose split lacks these texts, and the classes that are empty then.
+
+        Fixed support sets stay as they are: only their queries are left out.
+        """
         less = copy.copy(self)
-        less.parts = {
-            **self.parts,
-            split: [
-                one
-                for one in (_fewer(each, self.texts, texts) for each in self.parts[split])
-                if one.rows
-            ],
+        shown = {row for rows in self.samples.values() for row in rows.flatten().tolist()}
+        out = {
+            row
+            for one in self.parts[split]
+            for row in one.rows
+            if self.texts[row] in texts and row not in shown
         }
+        kept = [_fewer(one, out) for one in self.parts[split]]
+        less.parts = {**self.parts, split: [one for one in kept if one.rows]}
         return less
 
     def describe(self) -> dict[str, Any]:
         return {**self.facts, "splits": count_splits(self.parts)}
 
 
-def _fewer(one: LabelledClass, texts: Sequence[str], out: Container[str]) -> LabelledClass:
-    """A class without some texts."""
-    first = len(one.rows) - (one.asked or 0)
-    rows = [row for row in one.rows if texts[row] not in out]
+def _fewer(one: LabelledClass, out: Container[int]) -> LabelledClass:
+    """A class without some rows."""
+    rows = [row for row in one.rows if row not in out]
     if one.asked is None:
         return replace(one, rows=rows)
-    return replace(one, rows=rows, asked=sum(texts[row] not in out for row in one.rows[first:]))
+    first = len(one.rows) - one.asked
+    return replace(one, rows=rows, asked=sum(row not in out for row in one.rows[first:]))
 
 
 def _class_names(labels: Sequence[str], groups: Sequence[str]) -> list[str]:
