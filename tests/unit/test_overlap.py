@@ -15,7 +15,6 @@ from quickstudy.build import build_learner, build_source
 from quickstudy.cli import main
 from quickstudy.config import RunConfig
 from quickstudy.data import overlap as overlap_module
-from quickstudy.data.mixture import Mixed, Mixture
 from quickstudy.data.overlap import (
     overlap,
     shared_origin,
@@ -120,10 +119,8 @@ def test_texts_of_the_test_are_compared_with_those_of_the_training(pair: tuple[s
 
 
 def test_the_sources_of_a_mixture_are_compared_with_each_other(pair: tuple[str, str]) -> None:
-    one, two = (TextSource(each) for each in pair)
-    for each in (one, two):
-        each.prepare(Letters())
-    mixture = Mixture([Mixed("one", 1, one), Mixed("two", 1, two)])
+    mixture = build_source(f"mixture:(text:{pair[0]})+(text:{pair[1]}),temperature=2")
+    mixture.prepare(Letters())
     found = overlap(mixture, mixture, split="test")
     assert found is not None
     assert found.exact == 1
@@ -182,6 +179,10 @@ def test_evaluate_reports_and_drops(
     assert "They are left out." in said
     found, said = scores(capsys, artifact)
     assert "overlap" not in found
+    both = f"mixture:(text:{pair[0]})+(text:{pair[1]})"
+    found, said = scores(capsys, artifact, "--data", both, "--way", "2")
+    assert [each["source"] for each in found["sources"].values()] == [f"text:{p}" for p in pair]  # type: ignore[attr-defined]
+    assert found["overlap"]["exact"] == 1  # type: ignore[index]
     Path(pair[0]).unlink()
     found, said = scores(capsys, artifact, "--data", f"text:{pair[1]}")
     assert "Note: The training texts cannot be compared" in said

@@ -49,7 +49,7 @@ def training_overlap(
 def print_overlap(found: Overlap, *, dropped: bool) -> None:
     """A note for each thing that a reader of the scores should know."""
     for origin in found.shared_origin:
-        say(f"Note: Of one origin, {origin}")
+        say(f"Note: These data sets are not independent: {origin}")
     if not found.exact + found.near:
         return
     first = found.examples[0]

@@ -38,7 +38,7 @@ SHARED: tuple[tuple[tuple[str, str], str], ...] = (
         for task in ("sentiment", "rating")
     ),
 )
-"""Data sets of one origin, and why; a name stands for all that begin with it."""
+"""Data sets of one origin or about the same things, and why; a name stands for all that begin with it."""
 
 _WORD = re.compile(r"\w+")
 Rows = npt.NDArray[np.int64]
