@@ -11,10 +11,12 @@ import re
 import types
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from quickstudy.config import EpisodeConfig, RunConfig, ValidationConfig
 from quickstudy.data import SOURCES
+from quickstudy.data.catalog import CATALOG
 from quickstudy.data.design import EpisodeDesign, fit_design, span
 from quickstudy.data.items import RecordSource
 from quickstudy.data.mixture import Mixed, Mixture, read_mixture
@@ -234,6 +236,22 @@ def build_source(spec: str, *, fit: Callable[[str], str] = str) -> TaskSource:
     if path is None and takes_path is not None and takes_path.default is inspect.Parameter.empty:
         raise BuildError(f"The data source {name!r} needs a path: {name}:PATH.")
     return _make("data source", name, cls, () if path is None else (path,), options)
+
+
+def located(spec: str, folder: str | Path) -> str:
+    """The same spec, with the public data sets that name no folder taken from ``folder/NAME``, where that is there.
+
+    >>> located("sinusoid", "data")
+    'sinusoid'
+    """
+    name, path, options = parse_spec(spec)
+    if look_up("data source", name, SOURCES) is Mixture:
+        parts = [f"{weight:g}*({located(part, folder)})" for weight, part in read_mixture(path)]
+        path = "+".join(parts)
+    elif name in CATALOG and path is None and (Path(folder).expanduser() / name).is_dir():
+        path = str(Path(folder).expanduser() / name)
+    chosen = "".join(f",{key}={value}" for key, value in options.items())
+    return f"{name}:{path}{chosen}" if path is not None else spec
 
 
 def one_source(spec: str) -> str:

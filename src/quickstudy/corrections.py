@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.artifact import Artifact
+from quickstudy.data.calling import words_of
 from quickstudy.data.corrected import CorrectedTasks
 from quickstudy.data.decoding import decode
 from quickstudy.data.draw import Augment
@@ -20,7 +21,6 @@ from quickstudy.data.held_out import HeldOut, divide
 from quickstudy.data.labelled import Kind
 from quickstudy.data.source import DataError, DataNote, Pool, PoolSource, Split, TaskSource
 from quickstudy.data.splitting import LabelledClass, pool_of
-from quickstudy.data.text import words_of
 from quickstudy.episode import Inputs, tree_map
 from quickstudy.feedback import Event, kept_image, read_feedback
 from quickstudy.likelihood import Categorical

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from quickstudy.data.text import Tokenizes, words_of
+from quickstudy.data.calling import Tokenizes, words_of
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import Context, Inputs
 from quickstudy.learners.base import Learner

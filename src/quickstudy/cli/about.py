@@ -80,6 +80,8 @@ def download(
     in quickstudy ever downloads anything.
     """
     from quickstudy.data.catalog import download as fetch
+    from quickstudy.data.catalog import look_up
 
-    say(f"Downloading {name}; its licence and address are in the catalogue.")
+    entry = look_up(name)
+    say(f"{entry.summary.capitalize()}. Licence: {entry.licence}. To cite: {entry.source}.")
     print_result(str(fetch(name) if to is None else fetch(name, to)))

@@ -12,6 +12,7 @@ import typer
 from quickstudy.cli.console import percent, print_json, print_result, print_table, progress_bar, say
 from quickstudy.cli.errors import WrongUse
 from quickstudy.cli.mixed import print_sources, score_mixture
+from quickstudy.cli.overlap import print_overlap, training_overlap
 from quickstudy.cli.streams import print_streams, score_streams
 from quickstudy.cli.unknown import print_unknown, score_unknown
 
@@ -37,6 +38,12 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Option(metavar="SPEC", help="Where tasks come from; default: the training data."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Holds a folder for each public data set that names no folder."
+        ),
     ] = None,
     way: Annotated[
         int | None,
@@ -91,6 +98,12 @@ def evaluate(
             help="Score each place in streams of so many tasks instead, with memory and without.",
         ),
     ] = None,
+    drop_duplicates: Annotated[
+        bool,
+        typer.Option(
+            "--drop-duplicates", help="Leave out texts that the training holds too, or nearly."
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of a table.")
     ] = False,
@@ -116,13 +129,25 @@ def evaluate(
             "and --report out. The report of a model that was trained on streams shows them by itself."
         )
     from quickstudy.artifact import load_artifact
+    from quickstudy.build import located
     from quickstudy.data.design import fit_design, span
     from quickstudy.data.mixture import Mixture
+    from quickstudy.data.overlap import without_overlap
 
     model = load_artifact(artifact)
     rival = None if against is None else load_artifact(against)
     usual = model.config.validation
-    source = fitting_source(model, data or model.config.data)
+
+    def placed(spec: str) -> str:
+        return spec if data_dir is None else located(spec, data_dir)
+
+    spec, trained_on = placed(data or model.config.data), placed(model.config.data)
+    source = fitting_source(model, spec)
+    shared = training_overlap(model, source, spec=spec, trained_on=trained_on, split=split.value)
+    if shared is not None:
+        print_overlap(shared, dropped=drop_duplicates)
+        if drop_duplicates:
+            source = without_overlap(source, shared, split=split.value)
     source.prepare(model.learner.encoder)
     design = fit_design(
         source,
@@ -184,10 +209,12 @@ def evaluate(
     else:
         scores = score(contest, model, design, episodes=episodes, against_name=against_name)
     if unknown:
-        own = source if data is None else fitting_source(model, model.config.data)
+        own = source if spec == trained_on else fitting_source(model, trained_on)
         scores["unknown"] = score_unknown(
             model, source, design, split=split.value, seed=seed, episodes=episodes, learn_from=own
         )
+    if shared is not None:
+        scores["overlap"] = {**shared.as_json(), "dropped": drop_duplicates}
     if as_json:
         print_json(scores)
     else:

@@ -28,6 +28,12 @@ def train(
         str | None,
         typer.Option(metavar="SPEC", help="What to train on: name[:path][,option=value...]."),
     ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Holds a folder for each public data set that names no folder."
+        ),
+    ] = None,
     learner: Annotated[
         str | None, typer.Option(metavar="NAME", help="How it learns; see «quickstudy list».")
     ] = None,
@@ -79,6 +85,7 @@ def train(
       quickstudy train --config runs/first/config.yaml --set training.rate=0.001 --out runs/second
       quickstudy train --out runs/first --resume
     """
+    from quickstudy.build import located
     from quickstudy.config import RunConfig, config_to_yaml, load_config, with_overrides
 
     begun = out / "config.yaml" if resume and out is not None else None
@@ -93,6 +100,8 @@ def train(
         "training.devices": devices,
         "training.strategy": strategy,
     }
+    if data_dir is not None:
+        run = run.model_copy(update={"data": located(run.data, data_dir)})
     given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
     run = with_overrides(run, given + (settings or []))
     if print_config:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from quickstudy.data.corpora import (
+    AgNews,
+    Banking77,
+    Clinc150,
+    FduMtl,
+    HuffPost,
+    Reuters,
+    Snips,
+    Trec,
+)
 from quickstudy.data.families import Families
+from quickstudy.data.fewrel import FewRel
 from quickstudy.data.gaussian_process import GaussianProcess
 from quickstudy.data.glyphs import GlyphSource
 from quickstudy.data.images import ImageSource
 from quickstudy.data.items import RecordSource
+from quickstudy.data.leopard import Leopard
 from quickstudy.data.logistic import Logistic
 from quickstudy.data.mixture import Mixture
 from quickstudy.data.omniglot import OmniglotSource
@@ -21,6 +33,16 @@ SOURCES: dict[str, type[TaskSource]] = {
     "omniglot": OmniglotSource,
     "images": ImageSource,
     "text": TextSource,
+    "clinc150": Clinc150,
+    "banking77": Banking77,
+    "snips": Snips,
+    "huffpost": HuffPost,
+    "reuters": Reuters,
+    "trec": Trec,
+    "ag_news": AgNews,
+    "fewrel": FewRel,
+    "fdu_mtl": FduMtl,
+    "leopard": Leopard,
     "records": RecordSource,
     "sinusoid": Sinusoid,
     "shared_sinusoid": SharedSinusoid,

@@ -2,50 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
 from pathlib import Path
 
 from quickstudy.cache import cache_folder
+from quickstudy.data.catalog_of_texts import TEXTS
+from quickstudy.data.public import PublicData, PublicFile
 from quickstudy.data.source import DataError
 
-
-@dataclass(frozen=True)
-class PublicFile:
-    """One file of a data set.
-
-    Args:
-        address: where it can be fetched.
-        checksum: ``md5:…`` or ``sha256:…`` of the published file.
-        repacked: checksums of copies with the same content.
-    """
-
-    address: str
-    checksum: str
-    repacked: tuple[str, ...] = ()
-
-    @property
-    def checksums(self) -> tuple[str, ...]:
-        """All that are accepted."""
-        return self.checksum, *self.repacked
-
-
-@dataclass(frozen=True)
-class PublicData:
-    """A data set.
-
-    Args:
-        summary: what it is, in a line.
-        licence: the terms, and where they stand.
-        source: the paper or page to cite.
-        files: file name to where it lies.
-    """
-
-    summary: str
-    licence: str
-    source: str
-    files: Mapping[str, PublicFile] = field(default_factory=dict)
-
+__all__ = ["CATALOG", "PublicData", "PublicFile", "data_folder", "download", "look_up"]
 
 _OMNIGLOT = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 
@@ -67,6 +32,7 @@ CATALOG: dict[str, PublicData] = {
             ),
         },
     ),
+    **TEXTS,
 }
 """Every data set that ``quickstudy download`` knows."""
 
@@ -85,8 +51,14 @@ def look_up(name: str) -> PublicData:
 
 
 def data_folder(name: str) -> Path:
-    """Where :func:`download` puts a data set unless told otherwise."""
-    return cache_folder() / "data" / name
+    """Where a data set is looked for unless a folder is named.
+
+    That is its folder within the one that the environment variable ``QUICKSTUDY_DATA`` names, if it is there, or else
+    where :func:`download` puts it.
+    """
+    chosen = os.environ.get("QUICKSTUDY_DATA")
+    own = Path(chosen).expanduser() / name if chosen else None
+    return own if own is not None and own.is_dir() else cache_folder() / "data" / name
 
 
 def download(name: str, folder: str | Path | None = None) -> Path:
@@ -97,7 +69,8 @@ def download(name: str, folder: str | Path | None = None) -> Path:
         folder: where to put it; :func:`data_folder` when absent.
 
     Raises:
-        DataError: no such data set, no network, or a file that is not the published one (it is removed).
+        DataError: no such data set, no network, a file that is not the published one (it is removed), or one without
+            an address.
     """
     import pooch
 
@@ -105,8 +78,14 @@ def download(name: str, folder: str | Path | None = None) -> Path:
     target = Path(folder).expanduser() if folder is not None else data_folder(name)
     for file, public in entry.files.items():
         kept = target / file
-        if any(_matches(kept, checksum) for checksum in public.checksums):
+        zipped = kept.with_name(f"{file}.gz")
+        if any(_matches(one, known) for known in public.checksums for one in (kept, zipped)):
             continue
+        if not public.address:
+            raise DataError(
+                f"{name} cannot be fetched by quickstudy, and {kept} is not the copy that it knows. Get it from "
+                f"{entry.page}, bring it into this form: {entry.layout}; and name its folder: {name}:FOLDER."
+            )
         try:
             pooch.retrieve(public.address, known_hash=public.checksum, fname=file, path=target)
         except ValueError as error:

@@ -104,15 +104,39 @@ def _check_known(world: ClassWorld, design: EpisodeDesign) -> None:
         )
 
 
+def fixed_tasks(source: TaskSource, split: Split, design: EpisodeDesign) -> int | None:
+    """How many tasks there are of a data set that comes with its support sets; ``None`` where they are drawn."""
+    samples = source.pool(split).samples if isinstance(source, PoolSource) else {}
+    return len(samples[span(design.shot)[1]]) if samples else None
+
+
+def _check_samples(pool: Pool, design: EpisodeDesign) -> None:
+    low, shot = span(design.shot)
+    if low != shot or shot not in pool.samples or span(design.way) != (pool.classes,) * 2:
+        shots = ", ".join(map(str, sorted(pool.samples)))
+        raise DataError(
+            f"Found {sized(design.way, 'way')} {sized(design.shot, 'shot')} tasks, but this data set comes with its "
+            f"support sets: {pool.classes} classes with {shots} examples each; leave way out and choose one of these "
+            "shots."
+        )
+
+
 def _check_pool(pool: Pool, design: EpisodeDesign) -> None:
+    if pool.samples:
+        _check_samples(pool, design)
+        return
     if span(design.way)[0] < 2:
         raise DataError(f"A task needs at least 2 classes; found a way of {design.way}.")
     way, shot = span(design.way)[1], span(design.shot)[1]
     need = max(1, shot) + design.queries
-    enough = pool.counts >= need
-    largest_shot = int(pool.counts.min()) - design.queries if pool.classes else 0
-    sizes = [int((pool.groups[enough] == g).sum()) for g in range(len(pool.group_names))]
-    available = max(sizes, default=0) if design.within_group else int(enough.sum())
+    enough = pool.enough(max(1, shot), design.queries)
+    largest_shot = int(pool.most_shot(design.queries).min()) if pool.classes else 0
+    known = enough[: pool.classes - pool.strangers]
+    groups = pool.groups[: len(known)][known]
+    sizes = [int((groups == g).sum()) for g in range(len(pool.group_names))]
+    available = max(sizes, default=0) if design.within_group else int(known.sum())
+    if pool.strangers:
+        available += int(enough[-1])
     if available >= way:
         return
     if pool.classes < 2:
@@ -159,8 +183,9 @@ def fit_design(
 
     The way of a world is how many values its tasks predict. An open way of a pool is all classes with enough examples,
     of the largest group if tasks stay within one, at most ``most_way``. Open queries are ``most_queries``, or what
-    brings a task to about ``examples`` examples, as far as the smallest class allows. A mixture has what all of its
-    sources can fill.
+    brings a task to about ``examples`` examples, as far as the smallest class allows. Where support and queries lie
+    apart, an open way is all classes; where support sets are fixed, open queries are all of them too. A mixture has
+    what all of its sources can fill.
 
     >>> from quickstudy.data.synthetic import Sinusoid
     >>> openly = {"way": None, "queries": None, "within_group": False, "most_way": 20}
@@ -193,14 +218,18 @@ def fit_design(
         return EpisodeDesign(own, shot, queries or max(1, wanted), within_group)
     assert isinstance(source, PoolSource)
     pool = source.pool(split)
-    enough = pool.counts >= largest + (queries or 1)
+    if pool.samples:
+        most = int(pool.asked.max())
+        return EpisodeDesign(way or pool.classes, shot, queries or most, within_group)
+    enough = pool.enough(largest, queries or 1)
     if way is None:
         available = int(enough.sum())
         if within_group and available:
             available = int(pool.groups[enough].bincount().max())
-        way = min(most_way, max(2, available))
+        # Where queries lie apart, a task has all classes; or else it would not be comparable with what is published.
+        way = max(2, available) if pool.apart else min(most_way, max(2, available))
     if queries is None:
-        left = int(pool.counts[enough].min()) - largest if bool(enough.any()) else 1
+        left = int(pool.most_queries(largest)[enough].min()) if bool(enough.any()) else 1
         wanted = examples // span(way)[1] - largest if most_queries is None else most_queries
         queries = max(1, min(left, wanted))
     return EpisodeDesign(way, shot, queries, within_group)

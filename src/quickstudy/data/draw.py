@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.data.augment import project_tasks
-from quickstudy.data.design import EpisodeDesign, check_design, span
+from quickstudy.data.design import EpisodeDesign, check_design, fixed_tasks, span
 from quickstudy.data.source import DataError, Pool, PoolSource, Prior, Split, TaskSource
 from quickstudy.episode import Context, Episode, Examples, Inputs, tree_map, without_support
 
@@ -65,6 +65,8 @@ class Drawn(NamedTuple):
     """int64 (task,), where ways are a range."""
     shots: Tensor | None
     """int64 (task, way), where shots are a range."""
+    asked: Tensor | None = None
+    """int64 (task, way), where classes have unlike numbers of queries."""
 
 
 class ClassDraw:
@@ -81,19 +83,27 @@ class ClassDraw:
 
     def __init__(self, pool: Pool, design: EpisodeDesign, *, tasks: int) -> None:
         self.pool, self.design, self.tasks = pool, design, tasks
-        need = span(design.shot)[1] + design.queries
-        usable = pool.counts >= need
-        self._usable = usable.nonzero().flatten()
+        usable = pool.enough(span(design.shot)[1], design.queries)
         self._largest = int(pool.counts[usable].max())
         self._equal = bool((pool.counts[usable] == self._largest).all())
+        if pool.strangers:
+            usable[-1] = False
+        self._usable = usable.nonzero().flatten()
         groups = [
             ((pool.groups == group) & usable).nonzero().flatten()
             for group in range(len(pool.group_names))
         ]
-        self.groups = [members for members in groups if len(members) >= span(design.way)[1]]
+        fewest = span(design.way)[1] - pool.strangers
+        self.groups = [members for members in groups if len(members) >= fewest]
 
     def draw_classes(self, way: int, generator: torch.Generator) -> Tensor:
-        """Distinct classes in random order, (task, way)."""
+        """Distinct classes in random order, (task, way); what is of no class comes last."""
+        if self.pool.strangers:
+            known = self._known_classes(way - 1, generator)
+            return F.pad(known, (0, 1), value=self.pool.classes - 1)
+        return self._known_classes(way, generator)
+
+    def _known_classes(self, way: int, generator: torch.Generator) -> Tensor:
         if self.design.within_group:
             chosen = torch.randint(len(self.groups), (self.tasks,), generator=generator)
             rows = []
@@ -103,11 +113,25 @@ class ClassDraw:
             return torch.stack(rows)
         return self._usable[distinct_numbers(self.tasks, way, len(self._usable), generator)]
 
-    def draw_rows(self, classes: Tensor, each: int, generator: torch.Generator) -> Tensor:
-        """Distinct examples of each class, as rows of the pool, (task, way, each)."""
+    def draw_rows(self, classes: Tensor, shot: int, generator: torch.Generator) -> Tensor:
+        """Distinct examples of each class, support and then queries, as rows of the pool (task, way, example)."""
+        queries = self.design.queries
+        if not self.pool.apart:
+            return self._among(classes, self.pool.counts[classes], shot + queries, generator)
+        asked = self.pool.asked[classes]
+        shown = self.pool.counts[classes] - asked
+        support = self._among(classes, shown, shot, generator)
+        query = shown[..., None] + self._among(classes, asked, queries, generator)
+        # Of what is of no class there is no support; what is drawn of it is hidden from the learner.
+        return torch.cat([support, query], dim=2).clamp(max=int(self.pool.counts.sum()) - 1)
+
+    def _among(
+        self, classes: Tensor, counts: Tensor, each: int, generator: torch.Generator
+    ) -> Tensor:
+        """Rows of the pool (task, way, each), distinct ones of the first so many examples of each class."""
         keys = torch.rand(*classes.shape, self._largest, generator=generator)
-        if not self._equal:
-            missing = torch.arange(self._largest) >= self.pool.counts[classes][..., None]
+        if not self._equal or self.pool.apart:
+            missing = torch.arange(self._largest) >= counts[..., None]
             keys = keys.masked_fill_(missing, -1.0)
         return self.pool.starts[classes][..., None] + keys.topk(each, dim=2).indices
 
@@ -125,8 +149,29 @@ class ClassDraw:
                 shots = shots.masked_fill(bare, 0)
         if classes is None:
             classes = self.draw_classes(way, generator)
-        rows = self.draw_rows(classes, shot + self.design.queries, generator)
+            if self.pool.strangers and ways is not None:
+                # The last class that exists, in a smaller task as well.
+                classes = classes.scatter(1, ways[:, None] - 1, self.pool.classes - 1)
+        rows = self.draw_rows(classes, shot, generator)
         return Drawn(classes, rows[..., :shot], rows[..., shot:], ways, shots)
+
+    def sampled(self, first: int, generator: torch.Generator) -> Drawn:
+        """Tasks of the pool's fixed support sets, from number ``first`` on: only the order of the classes is random.
+
+        All queries are asked, or as many of each class as the design has, which are drawn.
+        """
+        shot = span(self.design.shot)[1]
+        chosen = self.pool.samples[shot][first : first + self.tasks]
+        tasks, way = chosen.shape[:2]
+        classes = torch.rand(tasks, way, generator=generator).argsort(1)
+        support = chosen.gather(1, classes[..., None].expand(-1, -1, shot))
+        available = self.pool.asked[classes]
+        asked = available.clamp(max=self.design.queries)
+        query = self._among(classes, available, int(asked.max()), generator)
+        query += (self.pool.counts[classes] - available)[..., None]
+        # Where a class has fewer, what is beyond is masked.
+        query = query.clamp(max=int(self.pool.counts.sum()) - 1)
+        return Drawn(classes, support, query, None, None, asked)
 
     def episode(self, generator: torch.Generator, augment: Augment | None = None) -> Episode:
         """A batch of tasks, its examples varied by ``augment``."""
@@ -136,7 +181,7 @@ class ClassDraw:
         self, drawn: Drawn, generator: torch.Generator, augment: Augment | None = None
     ) -> Episode:
         """The tasks that were drawn, their examples varied by ``augment``."""
-        classes, support, query, ways, shots = drawn
+        classes, support, query, ways, shots, asked = drawn
         tasks, way = classes.shape
         exists = torch.ones(tasks, way, dtype=torch.bool)
         if ways is not None:
@@ -159,7 +204,7 @@ class ClassDraw:
 
         return Episode(
             support=examples(support, shots),
-            query=examples(query, None),
+            query=examples(query, asked),
             context=Context(
                 exists,
                 self._description(classes),
@@ -191,7 +236,8 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         projected: chance of a task to be sent through a random linear map of its own.
 
     Raises:
-        DataError: the source cannot fill the design, or is no world and its tasks are to share a shot.
+        DataError: the source cannot fill the design, has fewer fixed tasks, or is no world and its tasks are to share a
+            shot.
     """
 
     def __init__(
@@ -213,26 +259,33 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         check_design(source, split, design)
         self._bare = span(design.shot)[1] == 0
         self._drawn = replace(design, shot=1) if self._bare else design
-        self._episode: Callable[[torch.Generator], Episode]
-        if isinstance(source, Prior):
-            self._episode = partial(self._invented, source)
-        else:
+        if not isinstance(source, Prior):
             assert isinstance(source, PoolSource)
             if same_shot:
                 raise DataError(
                     "Tasks share a shot only where a world invents them; found a source of classes. Give one shot "
                     "rather than a range."
                 )
-            self._classes = ClassDraw(source.pool(split), self._drawn, tasks=tasks)
-            varied = source.augment if augment else None
-            self._episode = partial(self._classes.episode, augment=varied)
+            pool = source.pool(split)
+            self._classes = ClassDraw(pool, self._drawn, tasks=tasks)
+            self._sampled = bool(pool.samples)
+            most = fixed_tasks(source, split, design)
+            if most is not None and tasks * length > most:
+                raise DataError(
+                    f"There are {most} fixed tasks of shot {span(design.shot)[1]}; found {tasks * length} to be drawn."
+                )
+            self._varied = source.augment if augment else None
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> Episode:
         generator = self._generator(index)
-        episode = self._episode(generator)
+        if isinstance(self.source, Prior):
+            episode = self._invented(self.source, generator)
+        else:
+            drawn = self._tasks(index, generator)
+            episode = self._classes.made_of(drawn, generator, self._varied)
         if self._bare:
             episode = episode._replace(support=without_support(episode.support))
         return project_tasks(episode, self.projected, generator) if self.projected else episode
@@ -243,7 +296,13 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         Returns:
             Classes, support rows and query rows.
         """
-        return self._classes.drawn(self._generator(index))[:3]
+        return self._tasks(index, self._generator(index))[:3]
+
+    def _tasks(self, index: int, generator: torch.Generator) -> Drawn:
+        """What batch ``index`` of a pool is made of."""
+        if self._sampled:
+            return self._classes.sampled(index * self.tasks, generator)
+        return self._classes.drawn(generator)
 
     def _invented(self, world: Prior, generator: torch.Generator) -> Episode:
         design, shot = self._drawn, 1

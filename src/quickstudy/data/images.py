@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from quickstudy.data.augment import Variation, vary
+from quickstudy.data.calling import described, words_of
 from quickstudy.data.decoding import Invert, read_images
 from quickstudy.data.source import DataError, Pool, PoolSource, Split
 from quickstudy.data.splitting import (
@@ -21,7 +22,6 @@ from quickstudy.data.splitting import (
     pool_of,
     shared_out,
 )
-from quickstudy.data.text import described, words_of
 from quickstudy.episode import Inputs
 
 SUFFIXES = frozenset(

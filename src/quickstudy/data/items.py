@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.data.augment import Variation, vary
+from quickstudy.data.calling import described, words_of
 from quickstudy.data.decoding import Invert, read_images
 from quickstudy.data.records import Record, cell, check_columns, read_records
 from quickstudy.data.source import DataError, Pool, PoolSource, Split
@@ -23,7 +24,7 @@ from quickstudy.data.splitting import (
     pool_of,
     shared_out,
 )
-from quickstudy.data.text import described, group_descriptions, split_of, words_of
+from quickstudy.data.text import group_descriptions, split_of
 from quickstudy.episode import Inputs, tree_map
 
 IMAGE, TEXT, NUMBERS = "image", "text", "numbers"

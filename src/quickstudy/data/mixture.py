@@ -15,6 +15,7 @@ from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.draw import ClassDraw
 from quickstudy.data.source import DataError, PoolSource, Prior, Split, TaskSource
 from quickstudy.data.streams import GroupStreams
+from quickstudy.data.text_tasks import Texts
 from quickstudy.episode import Episode, Stream, leaves, padding_value, tree_map
 
 _WEIGHT = re.compile(r"\s*(?:([\d.]+(?:[eE][+-]?\d+)?)\s*\*\s*)?\(")
@@ -237,6 +238,8 @@ def _inputs(source: TaskSource) -> int:
 
 
 def _size(source: TaskSource) -> int:
+    if isinstance(source, Texts):  # they can be counted before an encoder has read them
+        return len(source.pool_texts("train"))
     return int(source.pool("train").counts.sum()) if isinstance(source, PoolSource) else 1
 
 

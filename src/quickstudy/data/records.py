@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +15,9 @@ from quickstudy.data.source import DataError
 
 TABLES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 """Endings of the files that are read as tables."""
+
+ZIPPED = ".gz"
+"""May stand behind any of them."""
 
 
 class Record(NamedTuple):
@@ -25,14 +30,18 @@ class Record(NamedTuple):
 
 
 def read_text(path: str | Path) -> str:
-    """The content of a UTF-8 file, with or without a byte-order mark.
+    """The content of a UTF-8 file, with or without a byte-order mark; unpacked where its name ends in ``.gz``.
 
     Raises:
-        DataError: the file is missing, empty or not UTF-8; says on which line.
+        DataError: the file is missing, damaged, empty or not UTF-8; says on which line.
     """
     file = Path(path).expanduser()
     try:
         data = file.read_bytes()
+        if file.suffix.lower() == ZIPPED:
+            data = gzip.decompress(data)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"The file {file} is damaged ({error}); copy it again.") from error
     except OSError as error:
         raise DataError(f"The file {file} cannot be read: {error.strerror}.") from error
     try:
@@ -81,7 +90,7 @@ def _csv_records(file: Path, text: str, delimiter: str) -> Iterator[Record]:
             yield Record(begins, dict(zip(header, row, strict=True)))
 
 
-def _as_text(value: Any) -> str | None:
+def as_cell(value: Any) -> str | None:
     """A JSON value as the content of a cell; ``None`` for lists and objects."""
     if isinstance(value, str):
         return value
@@ -106,18 +115,18 @@ def _json_records(file: Path, text: str) -> Iterator[Record]:
                 f"{file}, line {line}: found a JSON {type(found).__name__}, expected an object such as "
                 '{"text": "…", "label": "…"}.'
             )
-        cells = {name: _as_text(value) for name, value in found.items()}
+        cells = {name: as_cell(value) for name, value in found.items()}
         yield Record(line, {name: cell for name, cell in cells.items() if cell is not None})
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """All records of a table, by the ending of its name: .csv, .tsv, .jsonl or .ndjson.
+    """All records of a table, by the ending of its name: .csv, .tsv, .jsonl or .ndjson, perhaps with .gz behind.
 
     Raises:
         DataError: the file is missing, empty, not UTF-8, of another kind, or malformed; says on which line.
     """
     file = Path(path).expanduser()
-    suffix = file.suffix.lower()
+    suffix = Path(file.name.lower().removesuffix(ZIPPED)).suffix
     if suffix not in TABLES:
         raise DataError(
             f"{file} does not end in {', '.join(sorted(TABLES))}; save the table as one of these."

@@ -42,6 +42,10 @@ class Pool:
         names: int64 (class, word), what the classes are called, as tokens of the encoder of texts or else as bytes;
             zero columns when nobody has any.
         descriptions: int64 (group, word), what a task within a group says of itself, likewise.
+        asked: int64 (class,), how many of the last examples of each class are for queries only, the others being for
+            support only; no entries where any example may be either.
+        samples: of each shot, fixed support sets, rows of the pool int64 (sample, class, shot); queries are ``asked``.
+        strangers: whether the last class is none: its examples are asked about in every task, and belong to no class.
     """
 
     x: Inputs
@@ -51,6 +55,9 @@ class Pool:
     group_names: Sequence[str]
     names: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.int64))
     descriptions: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.int64))
+    asked: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    samples: Mapping[int, Tensor] = field(default_factory=dict)
+    strangers: bool = False
 
     def __post_init__(self) -> None:
         total = int(self.counts.sum())
@@ -72,6 +79,26 @@ class Pool:
     def classes(self) -> int:
         """The number of classes."""
         return len(self.counts)
+
+    @property
+    def apart(self) -> bool:
+        """Whether some examples are for support only and the others for queries only."""
+        return len(self.asked) > 0
+
+    def most_shot(self, queries: int) -> Tensor:
+        """int64 (class,), how many support examples there are beside so many queries."""
+        return self.counts - (self.asked if self.apart else queries)
+
+    def most_queries(self, shot: int) -> Tensor:
+        """int64 (class,), how many query examples there are beside so many of the support."""
+        return self.asked if self.apart else self.counts - shot
+
+    def enough(self, shot: int, queries: int) -> Tensor:
+        """bool (class,), which classes have so many support and so many query examples."""
+        able = (self.most_shot(queries) >= shot) & (self.most_queries(shot) >= queries)
+        if self.strangers:
+            able[-1] = bool(self.most_queries(shot)[-1] >= queries)
+        return able
 
     @property
     def labels(self) -> Tensor:
@@ -114,6 +141,10 @@ class PoolSource(TaskSource):
         Raises:
             DataError: the split does not exist, with the splits that do.
         """
+
+    def with_strangers(self, split: Split) -> Pool | None:
+        """The same pool with examples of no class behind it, where the data set brings such examples."""
+        return None
 
     def augment(self, x: Inputs, generator: torch.Generator) -> Inputs:
         """A random variation of each training example (example, …) that keeps its class; the identity by default."""

@@ -40,11 +40,14 @@ class LabelledClass:
         name: its name, unlike every other's.
         group: its alphabet, domain or script; empty when there are no groups.
         rows: its examples.
+        asked: how many of the last ones are for queries only, the others being for support only; ``None`` where any
+            may be either.
     """
 
     name: str
     group: str
     rows: Sequence[int]
+    asked: int | None = None
 
 
 def check_fractions(validation: float, test: float) -> None:
@@ -155,6 +158,7 @@ def pool_of(
     groups = sorted({one.group for one in classes})
     number = {group: i for i, group in enumerate(groups)}
     rows = torch.tensor([row for one in classes for row in one.rows])
+    asked = [one.asked for one in classes if one.asked is not None]
     return Pool(
         x=tree_map(lambda tensor: tensor[rows], x),
         counts=torch.tensor([len(one.rows) for one in classes]),
@@ -162,6 +166,7 @@ def pool_of(
         groups=torch.tensor([number[one.group] for one in classes]),
         group_names=groups,
         names=torch.zeros(len(classes), 0, dtype=torch.int64) if names is None else names,
+        asked=torch.tensor(asked, dtype=torch.int64),
     )
 
 

@@ -105,7 +105,7 @@ class HabitStreams:
         way, shots = span(self.design.way)[1], None
         if fewest < shot:
             shots = torch.randint(fewest, shot + 1, (self.tasks, way), generator=generator)
-        rows = self._draw.draw_rows(classes, shot + queries, generator)
+        rows = self._draw.draw_rows(classes, shot, generator)
         rows = rows.view(self.tasks, way, self.habit, shot + queries)
         shown = torch.randint(self.habit, (self.tasks, way, 1), generator=generator)
         asked = torch.randint(self.habit, (self.tasks, way, queries), generator=generator)

@@ -1,71 +1,17 @@
-"""Texts with labels from a table."""
+"""Texts with labels from a table, or from rows in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
-from quickstudy.data.records import Record, cell, check_columns, read_records
-from quickstudy.data.source import SPLITS, DataError, Pool, PoolSource, Split
-from quickstudy.data.splitting import (
-    SPLIT_NAMES,
-    Conflicts,
-    check_split,
-    count_splits,
-    distinct,
-    parts_of,
-    pool_of,
-    shared_out,
-)
-from quickstudy.nn.words import bytes_of
+from quickstudy.data.records import Record, as_cell, cell, check_columns, read_records
+from quickstudy.data.source import SPLITS, DataError
+from quickstudy.data.splitting import SPLIT_NAMES, Conflicts
+from quickstudy.data.text_tasks import Divided, LabelledText, Texts, divided
 
 
-@runtime_checkable
-class Tokenizes(Protocol):
-    """An encoder of texts."""
-
-    def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Texts as int64 (example, word), -1 for padding."""
-
-
-def readable(name: str) -> str:
-    """A class name as one would say it.
-
-    >>> readable("card_arrival")
-    'card arrival'
-    """
-    return " ".join(name.replace("_", " ").split())
-
-
-def words_of(names: Sequence[str], encoder: Any = None) -> Tensor:
-    """Names as learners read them, int64 (name, word), -1 for padding: tokens of an encoder of texts, or else bytes.
-
-    >>> words_of(["b_c", "d/e"]).tolist()
-    [[98, 32, 99], [100, 32, 101]]
-    """
-    if isinstance(encoder, Tokenizes):
-        return encoder.tokenize([readable(name) for name in names])
-    # A class below a group is called group/class.
-    return bytes_of([readable(name.replace("/", " ")) for name in names])
-
-
-def described(pool: Pool, encoder: Any = None, said: Mapping[str, str] | None = None) -> Pool:
-    """The same pool, in which a task within a group says of itself what its group says, or else is called.
-
-    Args:
-        pool: what tasks are drawn from.
-        encoder: that reads its examples.
-        said: of each group.
-    """
-    words = [(said or {}).get(name) or name for name in pool.group_names]
-    return replace(pool, descriptions=words_of(words, encoder)) if any(words) else pool
-
-
-class TextSource(PoolSource):
+class TextSource(Texts):
     """Texts with labels from a CSV, TSV or JSON Lines file with columns text, label and perhaps group and split.
 
     Where a column ``split`` says train, validation or test, it decides. Otherwise whole groups are held out, or
@@ -87,8 +33,6 @@ class TextSource(PoolSource):
         DataError: the file cannot be used; says what to do, and on which line.
     """
 
-    kind = "text"
-
     def __init__(
         self,
         path: str | None = None,
@@ -107,56 +51,127 @@ class TextSource(PoolSource):
             raise DataError(
                 "Texts need a file: text:FILE.csv or text:FILE.jsonl, with columns text and label."
             )
-        self.path = path
-        records = read_records(path)
-        has_group, has_split = (name in records[0].cells for name in (group, split))
-        optional = [name for name, has in ((group, has_group), (split, has_split)) if has]
-        check_columns(path, records, [text, label, *optional])
-        self.texts = [cell(path, record, text) for record in records]
-        labels = [cell(path, record, label) for record in records]
-        groups = [cell(path, record, group) if has_group else "" for record in records]
-        splits = [split_of(path, record, split) if has_split else "" for record in records]
-        if len(set(labels)) < 2:
-            raise DataError(
-                f"{path} holds one label, {labels[0]!r}; a task needs at least 2. Add examples of another label."
-            )
-        owners = _class_names(labels, groups)
-        self._labels = dict(zip(owners, labels, strict=True))
-        places = [f"{path}, line {record.line}" for record in records]
-        keep = distinct(self.texts, owners, places, what="text", conflicts=conflicts)
-        parts = parts_of(keep, list(zip(splits, groups, owners, strict=True)))
-        self.parts = shared_out(parts, validation=validation, test=test, seed=seed)
-        self._said = group_descriptions(path, records, groups, description)
-        self._encoder: Tokenizes | None = None
-        self._tokens = torch.zeros(0, 0, dtype=torch.int64)
+        texts, classes, said = _classes_of(
+            path,
+            read_records(path),
+            columns=Columns(text, label, group, split, description),
+            shares={"validation": validation, "test": test, "seed": seed, "conflicts": conflicts},
+        )
+        super().__init__(path, texts, classes, facts={"name": "text", "path": path}, said=said)
 
-    def prepare(self, encoder: Any) -> None:
-        """Turn the texts into the tokens of ``encoder``, once.
 
-        Raises:
-            DataError: the encoder takes other things than texts.
-        """
-        if not isinstance(encoder, Tokenizes):
-            raise DataError(
-                f"{self.path} holds texts, but {type(encoder).__name__} does not take texts; choose the encoder 'text'."
-            )
-        if encoder is not self._encoder:
-            self._encoder, self._tokens = encoder, encoder.tokenize(self.texts)
+class Columns(NamedTuple):
+    """What the columns of a table of texts are called; the last three may be missing."""
 
-    def pool(self, split: Split) -> Pool:
-        classes = self.parts[check_split(split)]
-        if self._encoder is None:
-            raise DataError("Texts become tokens first: call prepare(encoder) before pool(split).")
-        names = words_of([self._labels[one.name] for one in classes], self._encoder)
-        pool = pool_of(self._tokens, classes, split=split, where=self.path, names=names)
-        return described(pool, self._encoder, self._said)
+    text: str = "text"
+    label: str = "label"
+    group: str = "group"
+    split: str = "split"
+    description: str = "description"
 
-    def pool_texts(self, split: Split) -> list[str]:
-        """The texts of a split, in the order of the pool."""
-        return [self.texts[row] for one in self.parts[check_split(split)] for row in one.rows]
 
-    def describe(self) -> dict[str, Any]:
-        return {"name": "text", "path": self.path, "splits": count_splits(self.parts)}
+DEFAULT = Columns()
+
+
+def texts_of_rows(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    name: str = "rows",
+    columns: Columns = DEFAULT,
+    validation: float = 0.2,
+    test: float = 0.2,
+    seed: int = 0,
+    conflicts: Conflicts = "error",
+) -> Texts:
+    """Texts with labels from a data set of Hugging Face, or any other rows, as a source of tasks.
+
+    Numbers of labels become names where the rows have ``features[label].names``, as a ``datasets.Dataset`` with a
+    ``ClassLabel`` has.
+
+    Args:
+        rows: each a mapping of columns to values.
+        name: what to call them, in messages and on the model card.
+        columns: what the columns are called.
+        validation: share of groups or labels held out for validation, unless a column says it.
+        test: share held out for testing; 1 to test on all of them.
+        seed: another seed, another split.
+        conflicts: ``error``, or ``drop`` to leave out examples that are given to two classes.
+
+    Raises:
+        DataError: the rows cannot be used; says what to do, and in which row, counted from 1.
+
+    >>> rows = [{"text": f"{word} {i}", "label": word} for word in ("yes", "no") for i in range(3)]
+    >>> texts_of_rows(rows, test=1).describe()["splits"]["test"]
+    {'classes': 2, 'examples': 6}
+    """
+    features = getattr(rows, "features", None) or {}
+    names = getattr(features.get(columns.label), "names", None)
+    records = []
+    for number, row in enumerate(rows, start=1):
+        found = dict(row)
+        if names is not None:
+            found[columns.label] = _named(name, number, found.get(columns.label), names)
+        cells = {column: as_cell(value) for column, value in found.items()}
+        records.append(Record(number, {column: v for column, v in cells.items() if v is not None}))
+    if not records:
+        raise DataError(f"There are no {name}; expected at least two labels with a text each.")
+    texts, classes, said = _classes_of(
+        name,
+        records,
+        columns=columns,
+        shares={"validation": validation, "test": test, "seed": seed, "conflicts": conflicts},
+    )
+    return Texts(name, texts, classes, facts={"name": name}, said=said)
+
+
+def _named(where: str, number: int, label: Any, names: Sequence[str]) -> str:
+    """The name of a numbered label."""
+    if not isinstance(label, int) or not 0 <= label < len(names):
+        raise DataError(
+            f"{where}, line {number}: found the label {label!r}, expected a number from 0 to {len(names) - 1}; rows "
+            "without a label are to be left out."
+        )
+    return names[label]
+
+
+def _classes_of(
+    where: str, records: Sequence[Record], *, columns: Columns, shares: Mapping[str, Any]
+) -> tuple[list[str], Divided, dict[str, str]]:
+    """Of the records of a table the texts, their classes, and what each group says of itself."""
+    text, label, group, split, description = columns
+    examples = labelled_texts(where, records, text=text, label=label, group=group, split=split)
+    classes = divided(where, examples, **shares)
+    said = group_descriptions(where, records, [each.group for each in examples], description)
+    return [each.text for each in examples], classes, said
+
+
+def labelled_texts(
+    path: str,
+    records: Sequence[Record],
+    *,
+    text: str = "text",
+    label: str = "label",
+    group: str = "group",
+    split: str = "split",
+) -> list[LabelledText]:
+    """The records of a table as labelled texts; columns of groups and splits may be missing.
+
+    Raises:
+        DataError: another column is missing, a cell is empty, or a split is none.
+    """
+    has_group, has_split = (name in records[0].cells for name in (group, split))
+    optional = [name for name, has in ((group, has_group), (split, has_split)) if has]
+    check_columns(path, records, [text, label, *optional])
+    return [
+        LabelledText(
+            cell(path, record, text),
+            cell(path, record, label),
+            f"{path}, line {record.line}",
+            cell(path, record, group) if has_group else "",
+            split_of(path, record, split) if has_split else "",
+        )
+        for record in records
+    ]
 
 
 def split_of(path: str, record: Record, column: str) -> str:
@@ -186,18 +201,3 @@ def group_descriptions(
                 f"{found[group]!r}; describe a group in one way."
             )
     return found
-
-
-def _class_names(labels: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """The class of each record: its label, with its group where a label is in two groups.
-
-    >>> _class_names(["yes", "no", "yes"], ["a", "a", "b"])
-    ['a/yes', 'no', 'b/yes']
-    """
-    homes: dict[str, set[str]] = {}
-    for label, group in zip(labels, groups, strict=True):
-        homes.setdefault(label, set()).add(group)
-    return [
-        label if len(homes[label]) == 1 else f"{group}/{label}"
-        for label, group in zip(labels, groups, strict=True)
-    ]

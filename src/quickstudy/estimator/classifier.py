@@ -15,7 +15,7 @@ from torch import Tensor
 from quickstudy.adapted import begin_by_name
 from quickstudy.answering import Judged, judge
 from quickstudy.artifact import AdaptedTask, Artifact, answer, extend
-from quickstudy.data.text import Tokenizes
+from quickstudy.data.calling import Tokenizes
 from quickstudy.estimator.inputs import (
     Array,
     artifact_to_start_from,

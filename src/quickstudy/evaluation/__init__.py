@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -35,6 +36,10 @@ __all__ = [
 ]  # fmt: skip
 
 
+PROBED = 5
+"""Most queries of a class by which it is found out whether queries inform one another."""
+
+
 def evaluate(
     learner: Learner,
     source: TaskSource,
@@ -62,7 +67,7 @@ def evaluate(
         source: where tasks are drawn from.
         split: of the source.
         design: way, shot and queries of the tasks.
-        episodes: how many tasks, at least 2.
+        episodes: how many tasks, at least 2; of a data set that comes with its tasks, no more than it has.
         seed: with the split, decides which tasks.
         against: another learner, compared task by task.
         against_name: what to call it.
@@ -121,10 +126,12 @@ def evaluate(
             "data set has none; ask for a shot of at least 1, or train the learner meta_transformer with names=true."
         )
     tasks = contest.read_by(learner.encoder)
-    probe = Episodes(tasks, split, design, tasks=2, seed=seed)[0]
+    few = replace(design, queries=min(design.queries, PROBED))
+    probe = Episodes(tasks, split, few, tasks=2, seed=seed)[0]
     found = contest.measures(design, episodes, progress)
     own, before = found.pop("learner"), found.pop("before_adaptation")
     mean, ci95 = interval(own["score"])
+    episodes = len(own["score"])
     without = {name: found.pop(name) for name in contest.ablations}
     paired: dict[str, Any] | None = None
     if "against" in found:

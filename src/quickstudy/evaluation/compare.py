@@ -5,24 +5,17 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
 
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.draw import Episodes
 from quickstudy.data.source import DataError, PoolSource, Split
+from quickstudy.data.text_tasks import Texts
 from quickstudy.evaluation.alternatives import Alternative
 from quickstudy.evaluation.contest import FixedPool, Progress
 from quickstudy.evaluation.measures import summary
-
-
-@runtime_checkable
-class Texts(Protocol):
-    """A source that still has its texts."""
-
-    def pool_texts(self, split: Split) -> list[str]:
-        """The texts of a split, in the order of its pool."""
 
 
 class TextTask(NamedTuple):

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from quickstudy.data.design import EpisodeDesign, span
+from quickstudy.data.calling import Tokenizes
+from quickstudy.data.design import EpisodeDesign, check_design, fixed_tasks, span
 from quickstudy.data.draw import Episodes
 from quickstudy.data.features import with_features
 from quickstudy.data.known import ClassWorld
 from quickstudy.data.source import Pool, PoolSource, Split, TaskSource
-from quickstudy.data.text import Tokenizes
 from quickstudy.episode import (
     WORD_PADDING,
     Episode,
@@ -163,6 +163,9 @@ class EncodedPool(FixedPool):
                 pool.groups,
                 pool.group_names,
                 self._names(pool.names) if names and pool.names.shape[1] else pool.names,
+                asked=pool.asked,
+                samples=pool.samples,
+                strangers=pool.strangers,
             )
         )
 
@@ -315,14 +318,23 @@ class Contest:
         module = nn.Identity()
         self.contestants[name] = Contestant(rule, SquaredError(), self.source, module, bare)
 
+    def available(self, design: EpisodeDesign, episodes: int) -> int:
+        """So many tasks, or all there are where the data set comes with its tasks."""
+        check_design(self.source, self.split, design)
+        most = fixed_tasks(self.source, self.split, design)
+        return episodes if most is None else min(episodes, most)
+
     def rounds(
         self, design: EpisodeDesign, episodes: int
     ) -> Iterator[dict[str, tuple[Contestant, Episode]]]:
         """The tasks, some at a time, as each contestant reads them; without examples, those who can do without.
 
+        Of a data set that comes with its tasks there are no more than it has.
+
         Raises:
             DataError: the split cannot fill the design.
         """
+        episodes = self.available(design, episodes)
         none = span(design.shot)[1] == 0
         taking_part = {name: c for name, c in self.contestants.items() if c.bare or not none}
         sources = {id(each.source): each.source for each in taking_part.values()}
@@ -356,6 +368,7 @@ class Contest:
         """All that is measured of each task, by contestant and name, each (task,)."""
         found: dict[str, list[Measures]] = {name: [] for name in self.contestants}
         known, done = isinstance(self.source, ClassWorld), 0
+        episodes = self.available(design, episodes)
         for each in self.rounds(design, episodes):
             for name, (contestant, batch) in each.items():
                 answer = contestant.answer(batch)

@@ -1,8 +1,8 @@
 """Queries that are of no class of their task: how well they are told apart, and a threshold from held-out classes.
 
 Tasks are drawn with more classes than they will have; the support of those beyond is taken away and their queries are
-asked all the same. A threshold is learned from such tasks of the validation or training split. Those of the test split
-only judge it.
+asked all the same. Where a data set brings examples of no class, these are asked instead. A threshold is learned from
+such tasks of the validation or training split. Those of the test split only judge it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from quickstudy.data.design import EpisodeDesign, span
-from quickstudy.data.source import DataError, PoolSource, Split, TaskSource
+from quickstudy.data.source import DataError, Pool, PoolSource, Split, TaskSource
+from quickstudy.data.strangers import WithStrangers
 from quickstudy.episode import Episode, Examples
 from quickstudy.evaluation.contest import Contest
 from quickstudy.evaluation.intervals import interval
@@ -73,6 +74,8 @@ class Asked:
     """bool (task, query), False for padding."""
     variances: Tensor
     """Within classes, of each feature of an embedding, (width,)"""
+    out_of_scope: bool = False
+    """Whether the others are examples of no class that the data set brings, and not of classes left out."""
 
 
 def ask(
@@ -93,7 +96,7 @@ def ask(
         source: where tasks are drawn from.
         split: of the source.
         design: of the tasks as the learner meets them; as many classes again, at most :data:`LEFT_OUT` and as many as
-            there are, are asked for beside these.
+            there are, are asked for beside these, or the examples of no class that the data set brings.
         episodes: how many tasks.
         seed: with the split, decides which tasks.
         variances: within training classes; by default those within the classes of these tasks.
@@ -108,20 +111,12 @@ def ask(
             "Only a learner of classes can say that a query is of none; this one, or this source, is of numbers."
         )
     source.prepare(learner.encoder)
-    pool = source.pool(split)
+    out_of_scope = source.with_strangers(split) is not None
+    if out_of_scope:
+        source, beside = WithStrangers(source), 1
+    else:
+        beside = _left_out(source.pool(split), split, design)
     low, way = span(design.way)
-    need = span(design.shot)[1] + design.queries
-    enough = pool.counts >= need
-    available = int(enough.sum())
-    if design.within_group and available:
-        available = int(pool.groups[enough].bincount().max())
-    beside = min(LEFT_OUT, way, available - way)
-    if beside < 1:
-        where = " in its largest group" if design.within_group else ""
-        raise DataError(
-            f"Tasks of {way} classes leave no class out: the {split} split has {available} with {need} examples or "
-            f"more{where}, and at least {way + 1} are needed. Choose a smaller way, or add classes."
-        )
     wider = EpisodeDesign(
         (low + beside, way + beside), design.shot, design.queries, design.within_group
     )
@@ -156,7 +151,29 @@ def ask(
     ]
     whole = {name: torch.cat(each) for name, each in parts.items()}
     scores = {name: whole[name] for name in SCORES}
-    return Asked(scores, whole["known"], whole["right"], whole["asked"], variances)
+    return Asked(scores, whole["known"], whole["right"], whole["asked"], variances, out_of_scope)
+
+
+def _left_out(pool: Pool, split: Split, design: EpisodeDesign) -> int:
+    """How many classes beside those of a task are asked for.
+
+    Raises:
+        DataError: there is none.
+    """
+    way = span(design.way)[1]
+    need = span(design.shot)[1] + design.queries
+    enough = pool.enough(span(design.shot)[1], design.queries)
+    available = int(enough.sum())
+    if design.within_group and available:
+        available = int(pool.groups[enough].bincount().max())
+    beside = min(LEFT_OUT, way, available - way)
+    if beside < 1:
+        where = " in its largest group" if design.within_group else ""
+        raise DataError(
+            f"Tasks of {way} classes leave no class out: the {split} split has {available} with {need} examples or "
+            f"more{where}, and at least {way + 1} are needed. Choose a smaller way, or add classes."
+        )
+    return beside
 
 
 def fit_rejection(
@@ -272,7 +289,8 @@ def evaluate_unknown(
         would be answered with one, if the threshold kept 95 % of the others of these very tasks), and at the threshold
         that was learned: ``kept`` and ``accuracy`` among the queries that are of a class (refused ones count as
         wrong), ``refused`` among the others; each with ``mean`` and ``ci95`` over tasks. ``accuracy_without`` is the
-        accuracy, were none refused; ``auroc_by_score`` compares the scores.
+        accuracy, were none refused; ``auroc_by_score`` compares the scores. ``asked`` says what the queries of no class
+        were: ``out_of_scope``, examples that the data set brings, or ``left_out``, of classes left out.
 
     Raises:
         DataError: the split has no class beside those of a task, or cannot fill the design.
@@ -307,4 +325,10 @@ def evaluate_unknown(
     # Without variances from training classes the distance would take them from the tasks that it is judged by.
     fair = [name for name in SCORES if name != "mahalanobis" or rejection.variances]
     others = {name: area(asked, name).mean().item() for name in fair}
-    return {**rejection.as_json(), **found, "auroc_by_score": others, "episodes": episodes}
+    return {
+        **rejection.as_json(),
+        **found,
+        "auroc_by_score": others,
+        "asked": "out_of_scope" if asked.out_of_scope else "left_out",
+        "episodes": episodes,
+    }

@@ -14,7 +14,7 @@ from torch import Tensor
 from quickstudy.data.design import EpisodeDesign, span
 from quickstudy.data.draw import Episodes
 from quickstudy.data.source import Pool, PoolSource, Split
-from quickstudy.data.text import TextSource
+from quickstudy.data.text_tasks import Texts
 from quickstudy.episode import leaves
 from quickstudy.evaluation import answering
 from quickstudy.evaluation.attention import answer_with_attention
@@ -93,7 +93,7 @@ class Shown:
     def __init__(self, source: PoolSource, pool: Pool, split: Split) -> None:
         self.kind, self.pool = source.kind, pool
         self.ink = self.kind == "image" and is_ink(leaves(pool.x)[0])
-        self.texts = source.pool_texts(split) if isinstance(source, TextSource) else None
+        self.texts = source.pool_texts(split) if isinstance(source, Texts) else None
 
     def example(self, row: int) -> str:
         """One example: an ``img`` element, or escaped text."""

@@ -1,0 +1,101 @@
+"""What docs/how-to/learn-from-texts.md tells people to type, typed, on tiny corpora."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import warnings
+from pathlib import Path
+
+import pytest
+
+from quickstudy.artifact import load_artifact
+from quickstudy.cli import main
+from quickstudy.data import SOURCES
+from quickstudy.data.catalog_of_texts import TEXTS
+from tiny_corpora import banking77, clinc150, fdu_mtl, leopard, lines
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs/how-to/learn-from-texts.md").read_text("utf-8")
+# Byte by byte, with which no pretrained model is loaded.
+TINY = ["encoder=words", "encoder.width=8", "episode.way=2", "episode.queries=1", "episode.tasks=2"]
+TINY += ["validation.way=2", "validation.queries=1", "validation.episodes=2"]
+SHORT = {
+    "train": ["--steps", "1", *(word for each in TINY for word in ("--set", each))],
+    "evaluate": ["--episodes", "3"],
+}
+
+
+def four_shots(folder: Path) -> None:
+    """The task pairs with support sets of four, which the guide asks for."""
+    leopard(folder)
+    rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+    for sample in range(3):
+        rows += [
+            {"split": f"train_4shot_{sample}", "label": label, "text": f"{label} four {sample} {i}"}
+            for label in "abc"
+            for i in range(4)
+        ]
+    lines(folder / "pairs.jsonl", rows)
+
+
+def test_the_blocks_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    clinc150(Path("data/clinc150"), intents=6, train=8)
+    banking77(Path("data/banking77"))
+    fdu_mtl(Path("data/fdu_mtl"))
+    four_shots(Path("data/leopard"))
+    blocks = re.findall(r"```(sh|python)\n(.*?)```", TEXT, re.S)
+    said: dict[str, str] = {}
+    for kind, block in blocks:
+        if kind == "python":
+            exec(block.replace("episodes=20", "episodes=3, baselines=False"), {})
+            assert 0 <= float(capsys.readouterr().out) <= 1
+            continue
+        for line in block.strip().splitlines():
+            program, *words = shlex.split(line.replace("--encoder text ", ""))
+            assert program == "quickstudy"
+            assert main([*words, *SHORT[words[0]]]) == 0, line
+            said[line] = "".join(capsys.readouterr())
+    assert load_artifact("runs/intents").config.data == "clinc150:data/clinc150"
+    (unknown,) = (each for line, each in said.items() if "--unknown" in line)
+    assert "inputs of no class" in unknown
+    (fixed,) = (each for line, each in said.items() if "leopard" in line)
+    assert "3-way 4-shot, 3 tasks" in fixed
+    assert "Licence of leopard: none stated" in fixed
+    (dropped,) = (each for line, each in said.items() if "--drop-duplicates" in line)
+    assert "They are left out." in dropped
+    (whole,) = (each for line, each in said.items() if "banking77,protocol=all" in line)
+    assert "77-way 5-shot" in whole
+
+
+def test_every_corpus_is_in_the_table() -> None:
+    rows = re.findall(r"^\| `(\w+)(?:,task=NAME)?` \|.*\| (yes|no)", TEXT, re.M)
+    assert dict(rows) == {name: "yes" if TEXTS[name].fetched else "no" for name in TEXTS}
+    assert set(TEXTS) < set(SOURCES)
+
+
+def test_the_guide_claims_what_was_counted() -> None:
+    path = ROOT / "benchmarks/results/shared_texts.json"
+    pairs = json.loads(path.read_text("utf-8"))["pairs"]
+    (books,) = (each for each in pairs if each["tested"] == "leopard,task=sentiment_books")
+    plain = " ".join(TEXT.split())
+    claim = f"Of the {books['texts']:,} texts of LEOPARD's task on books, {books['exact']} are in"
+    assert claim in plain
+    assert f"word for word and {books['near']} nearly so" in plain
+
+
+def test_download_says_licence_and_paper(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main(["download", "snips", "--to", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "Licence: CC0 1.0" in said.err
+    assert "To cite: Coucke et al. 2018" in said.err
+    assert "Error: snips cannot be fetched by quickstudy" in said.err
