@@ -9,7 +9,8 @@ import typer
 
 from quickstudy.cli.console import percent, print_json, print_result, print_table, progress_bar, say
 from quickstudy.cli.errors import WrongUse
-from quickstudy.cli.evaluate import SplitName, comparison, fitting_source
+from quickstudy.cli.evaluate import SplitName, comparison
+from quickstudy.cli.fitting import source_of
 
 
 def compare(
@@ -19,6 +20,12 @@ def compare(
     data: Annotated[
         str | None,
         typer.Option(metavar="SPEC", help="Where tasks come from; default: the training data."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Holds a folder for each public data set that names no folder."
+        ),
     ] = None,
     against: Annotated[
         str,
@@ -36,6 +43,10 @@ def compare(
         bool, typer.Option("--within-group", help="Take a task's classes from one group.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Which tasks are drawn.")] = 0,
+    drop_duplicates: Annotated[
+        bool,
+        typer.Option("--drop-duplicates", help="Leave out texts that the model has trained on."),
+    ] = False,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Also draw accuracy against time, as .svg or .png."),
@@ -79,7 +90,9 @@ def compare(
             f"The model {artifact} reads examples of the kind {model.inputs['kind']}; compare is for models that read "
             "texts. Use evaluate, which has baselines of its own."
         )
-    source = fitting_source(model, data or model.config.data)
+    source, _, _, shared = source_of(
+        model, data, data_dir=data_dir, split=split.value, drop=drop_duplicates
+    )
     source.prepare(model.learner.encoder)
     design = fit_design(
         source,
@@ -113,6 +126,8 @@ def compare(
         "within_group": within_group,
         "methods": methods,
     }
+    if shared is not None:
+        scores["overlap"] = shared
     if plot is not None:
         from quickstudy.report.compared import draw_comparison
 

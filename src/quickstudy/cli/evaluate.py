@@ -11,8 +11,8 @@ import typer
 
 from quickstudy.cli.console import percent, print_json, print_result, print_table, progress_bar, say
 from quickstudy.cli.errors import WrongUse
+from quickstudy.cli.fitting import fitting_source, source_of
 from quickstudy.cli.mixed import print_sources, score_mixture
-from quickstudy.cli.overlap import print_overlap, training_overlap
 from quickstudy.cli.streams import print_streams, score_streams
 from quickstudy.cli.unknown import print_unknown, score_unknown
 
@@ -129,25 +129,15 @@ def evaluate(
             "and --report out. The report of a model that was trained on streams shows them by itself."
         )
     from quickstudy.artifact import load_artifact
-    from quickstudy.build import located
     from quickstudy.data.design import fit_design, span
     from quickstudy.data.mixture import Mixture
-    from quickstudy.data.overlap import without_overlap
 
     model = load_artifact(artifact)
     rival = None if against is None else load_artifact(against)
     usual = model.config.validation
-
-    def placed(spec: str) -> str:
-        return spec if data_dir is None else located(spec, data_dir)
-
-    spec, trained_on = placed(data or model.config.data), placed(model.config.data)
-    source = fitting_source(model, spec)
-    shared = training_overlap(model, source, spec=spec, trained_on=trained_on, split=split.value)
-    if shared is not None:
-        print_overlap(shared, dropped=drop_duplicates)
-        if drop_duplicates:
-            source = without_overlap(source, shared, split=split.value)
+    source, spec, trained_on, shared = source_of(
+        model, data, data_dir=data_dir, split=split.value, drop=drop_duplicates
+    )
     source.prepare(model.learner.encoder)
     design = fit_design(
         source,
@@ -214,7 +204,7 @@ def evaluate(
             model, source, design, split=split.value, seed=seed, episodes=episodes, learn_from=own
         )
     if shared is not None:
-        scores["overlap"] = {**shared.as_json(), "dropped": drop_duplicates}
+        scores["overlap"] = shared
     if as_json:
         print_json(scores)
     else:
@@ -227,41 +217,6 @@ def evaluate(
         say("Drawing the report.")
         write_report(report, artifact=model, evaluations=[scores], source=source, contest=contest)
         say(f"The report is in {report}.")
-
-
-def fitting_source(model: Artifact, spec: str) -> TaskSource:
-    """The source that a spec names, its examples of the size that the model reads unless the spec says another.
-
-    Raises:
-        WrongUse: the model reads another kind of examples, or predicts numbers where a class is asked for.
-    """
-    from quickstudy.build import build_source, options_of, parse_spec
-    from quickstudy.data import SOURCES
-    from quickstudy.data.source import Prior
-    from quickstudy.likelihood import Categorical
-
-    def fit(one: str) -> str:
-        name, _, given = parse_spec(one)
-        if name in SOURCES:
-            kind = SOURCES[name].kind
-            if kind != model.inputs["kind"]:
-                raise WrongUse(
-                    f"The model {model.path} reads examples of the kind {model.inputs['kind']}, but {name} holds "
-                    f"{kind}; choose other data or another model."
-                )
-            for key in set(model.inputs) & set(options_of(SOURCES[name])) - set(given):
-                one += f",{key}={model.inputs[key]}"
-        return one
-
-    name, source = parse_spec(spec)[0], build_source(spec, fit=fit)
-    values = not isinstance(model.learner.likelihood, Categorical)
-    if values != (isinstance(source, Prior) and source.values > 0):
-        able, asked = ("numbers", "a class") if values else ("a class", "numbers")
-        raise WrongUse(
-            f"The model {model.path} predicts {able}, but the tasks of {name} ask for {asked}; choose other data or "
-            "another model."
-        )
-    return source
 
 
 def contest_for(
