@@ -222,7 +222,7 @@ def shaken(module: torch.nn.Module, scale: float = 0.3) -> torch.nn.Module:
 
 
 def learner_of(row: Row, encoder: Callable[[], Encoder] = TokenEncoder) -> Learner:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     learner = shaken(row.build(encoder()))
     assert isinstance(learner, Learner)
     return learner.eval()
