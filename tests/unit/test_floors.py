@@ -8,6 +8,7 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -62,12 +63,15 @@ def imports(tree: ast.AST) -> Iterator[str]:
             yield from imports(node)
 
 
+@cache
+def imported(path: Path) -> frozenset[str]:
+    """What a file imports, in full."""
+    return frozenset(imports(ast.parse(path.read_text())))
+
+
 def own_imports(path: Path) -> set[str]:
     """First parts of what a file imports from this library: ``nn``, ``episode``, …"""
-    found = {
-        name for name in imports(ast.parse(path.read_text())) if name.startswith("quickstudy.")
-    }
-    return {name.split(".")[1] for name in found}
+    return {name.split(".")[1] for name in imported(path) if name.startswith("quickstudy.")}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -86,7 +90,7 @@ def test_data_and_learners_never_see_each_other(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_every_library_has_its_owners(path: Path) -> None:
-    used = {name.split(".")[0] for name in imports(ast.parse(path.read_text()))}
+    used = {name.split(".")[0] for name in imported(path)}
     for library, owners in OWNERS.items():
         if library in used:
             assert name_of(path).startswith(owners or ("nobody",)), f"{library} is imported here"

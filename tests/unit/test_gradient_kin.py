@@ -62,7 +62,7 @@ def test_implicit_maml_at_rest_has_the_gradient_of_all_its_steps(adapt: str, chu
     learner = ImplicitMAML(
         vector_encoder(),
         rate=0.15,
-        steps=60,
+        steps=45,
         penalty=4.0,
         solver_steps=40,
         adapt=adapt,
@@ -79,7 +79,7 @@ def test_implicit_maml_at_rest_has_the_gradient_of_all_its_steps(adapt: str, chu
 
 def test_implicit_maml_at_rest_moves_where_the_head_of_values_begins() -> None:
     learner = ImplicitMAML(
-        vector_encoder(), rate=0.05, steps=300, penalty=4.0, solver_steps=60, values=2
+        vector_encoder(), rate=0.1, steps=150, penalty=4.0, solver_steps=60, values=2
     )
     shaken(learner)
     tasks = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -57,11 +59,39 @@ def plain_loss(learner: MAML, episode: Episode, counts: list[float], *, first: b
     return torch.stack(losses).sum() / episode.tasks
 
 
-def same_gradients(learner: MAML, one: Tensor, other: Tensor) -> None:
+def same_gradients(learner: MAML, loss: Tensor, other: Tensor | tuple[Tensor, ...]) -> None:
+    """Those of a loss, and those of another or that are known already."""
     weights = list(learner.parameters())
-    own, known = (torch.autograd.grad(loss, weights) for loss in (one, other))
+    own = torch.autograd.grad(loss, weights)
+    known = torch.autograd.grad(other, weights) if isinstance(other, Tensor) else other
     assert all(slope.any() or slope.abs().max() < 1e-12 for slope in known)
     close(own, known, rtol=1e-9, atol=1e-12)
+
+
+EASED = {
+    0.0: (1 / 3, 1 / 3, 1 / 3),
+    0.2: (0.2, 0.2, 0.6),
+    0.5: (0.0, 0.0, 1.0),
+    1.0: (0.0, 0.0, 1.0),
+}
+"""How far the training is, and what the queries of each step then count."""
+
+
+def eased_maml(**options: object) -> tuple[MAML, Episode]:
+    torch.manual_seed(0)
+    learner = shaken(MAML(vector_encoder(), steps=3, rate=0.3, multi_step=0.5, **options))
+    assert isinstance(learner, MAML)
+    return learner, vector_episode()
+
+
+@cache
+def plain(
+    adapt: str, rates: str, counts: tuple[float, ...], first: bool
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Loss and meta-gradient of the plain loop, which knows of no strategy and no chunks."""
+    learner, episode = eased_maml(adapt=adapt, rates=rates)
+    loss = plain_loss(learner, episode, list(counts), first=first)
+    return loss.detach(), torch.autograd.grad(loss, list(learner.parameters()))
 
 
 @pytest.mark.parametrize("strategy", ["auto", "unroll", "sweep", "sqrt", "first"])
@@ -71,20 +101,14 @@ def same_gradients(learner: MAML, one: Tensor, other: Tensor) -> None:
 def test_queries_of_every_step_count_as_a_plain_loop_weighs_them(
     strategy: str, adapt: str, rates: str, chunk: int
 ) -> None:
-    options = {"strategy": strategy, "adapt": adapt, "rates": rates, "tasks_at_once": chunk}
-    learner = shaken(MAML(vector_encoder(), steps=3, rate=0.3, multi_step=0.5, **options))
-    episode, first = vector_episode(), strategy == "first"
-    for share, counts in (
-        (0.0, [1 / 3, 1 / 3, 1 / 3]),
-        (0.2, [0.2, 0.2, 0.6]),
-        (0.5, [0.0, 0.0, 1.0]),
-        (1.0, [0.0, 0.0, 1.0]),
-    ):
+    learner, episode = eased_maml(strategy=strategy, adapt=adapt, rates=rates, tasks_at_once=chunk)
+    for share, counts in EASED.items():
         learner.progress(share)
         assert learner.step_weights() == pytest.approx(counts)
-        loss, expected = learner(episode), plain_loss(learner, episode, counts, first=first)
-        close(loss, expected, rtol=1e-12, atol=1e-12)
-        same_gradients(learner, loss, expected)
+        loss = learner(episode)
+        expected, gradient = plain(adapt, rates, counts, strategy == "first")
+        close(loss.detach(), expected, rtol=1e-12, atol=1e-12)
+        same_gradients(learner, loss, gradient)
 
 
 def test_gradients_are_of_first_order_at_the_beginning() -> None:

@@ -21,7 +21,7 @@ from quickstudy.functional import (
 from quickstudy.functional.descent import graph_bytes
 from quickstudy.nn.preparation import additive_mask
 
-TASKS, EXAMPLES, WORDS, WAY, WIDTH, STEPS = 3, 4, 5, 3, 16, 4
+TASKS, EXAMPLES, WORDS, WAY, WIDTH, STEPS = 3, 4, 5, 3, 16, 3
 PADDING = 1
 BERT_LIKE = {
     "hidden_size": WIDTH,

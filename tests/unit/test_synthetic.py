@@ -96,7 +96,7 @@ def test_enough_examples_without_noise_say_everything(world: World, enough: int)
 
 def test_nobody_beats_the_exact_answer(world: World) -> None:
     for shot in (1, 2, 5, (1, 9)):
-        episode = drawn(world, shot, tasks=150)
+        episode = drawn(world, shot, tasks=60)
         answer = world.exact(episode).mean
         best = error(answer, episode)
         assert best < error(support_mean(episode), episode)
