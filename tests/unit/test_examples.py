@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from quickstudy.artifact import save_artifact
+from quickstudy.build import build_learner
 from quickstudy.config import RunConfig
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.nn.encoders import ImageEncoder
@@ -59,6 +60,45 @@ def test_own_images(artifact, tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "Learned 2 classes from 4 pictures." in out
     assert out.count("% sure)") == 2
+
+
+@pytest.fixture
+def reader(tmp_path):
+    """The folder of an untrained artifact that reads texts byte by byte."""
+    torch.manual_seed(0)
+    config = RunConfig(data="text:some.csv", encoder={"name": "words", "width": 8})
+    learner = build_learner(config.learner, config.encoder)
+    save_artifact(tmp_path / "reader", learner, config, {})
+    return str(tmp_path / "reader")
+
+
+def test_support_tickets(reader, tmp_path, capsys):
+    table = tmp_path / "tickets.csv"
+    rows = [f"{what} {i},{label}" for what, label in (("abc", "x"), ("zzz", "y")) for i in range(3)]
+    table.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    run_example("support_tickets", reader, str(table), "abc 7", "zzz 8")
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "Learned 2 kinds of tickets from 6."
+    assert out[1].startswith("abc 7: x ")
+    assert out[2].startswith("zzz 8: y ")
+    assert out[3].startswith("Told that the first is x: ")
+
+
+def test_many_domains(reader, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        f"{what} {domain} {i},{label},{domain}"
+        for domain in ("books", "shoes")
+        for what, label in (("abc", "good"), ("zzz", "bad"))
+        for i in range(4)
+    ]
+    Path("table.csv").write_text("\n".join(["text,label,group", *rows]), encoding="utf-8")
+    run_example("many_domains", reader, "table.csv", "3")
+    out = capsys.readouterr().out.splitlines()
+    assert out == [f"{domain}: 2 of 2 right after 6 texts" for domain in ("books", "shoes")]
+    assert sorted(file.name for file in Path("domains").iterdir()) == ["books.task", "shoes.task"]
+    run_example("many_domains", reader, "table.csv", "4")
+    assert "none is left to try it on" in capsys.readouterr().out
 
 
 def test_tables_with_sklearn(capsys):
