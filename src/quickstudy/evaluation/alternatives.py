@@ -54,9 +54,15 @@ class ByArtifact:
         return [self.task.class_names[i] for i in chosen.tolist()]
 
 
-def untrained(**learner: Any) -> ByArtifact:
-    """A learner on frozen MiniLM, which nobody has meta-trained."""
-    config = RunConfig(data="text", learner=learner, encoder={"name": "text", "model": MINILM})
+def untrained(*, lexical: float = 0.0, **learner: Any) -> ByArtifact:
+    """A learner on frozen MiniLM, which nobody has meta-trained.
+
+    Args:
+        lexical: of the encoder.
+        learner: its name and options.
+    """
+    encoder = {"name": "text", "model": MINILM, "lexical": lexical}
+    config = RunConfig(data="text", learner=learner, encoder=encoder)
     made = build_learner(config.learner, config.encoder).eval()
     return ByArtifact(Artifact(made, config, {}, id="untrained", path=None))
 
