@@ -224,6 +224,7 @@ def extend(
     class_names: Sequence[str] | None = None,
     description: Description = "",
     after: AdaptedTask | None = None,
+    new_classes: bool = False,
 ) -> AdaptedTask:
     """Learn from more examples: begin a task, or go on with one.
 
@@ -236,15 +237,18 @@ def extend(
             numbers, what they are called.
         description: what a new task says of itself, for learners that read it.
         after: the task of the same stream that came before a new one, for learners that remember it.
+        new_classes: labels that a task does not know become classes of it, behind those that it has; nothing of what
+            was learned is learned anew.
 
     Returns:
         A new task; ``task`` is left as it was.
 
     Raises:
         ArtifactError: no example, a number in one that is not finite, one class only, a label that the task does not
-            know, classes for a learner of numbers or the other way about, a task of another artifact, an inner loop
-            that diverges, a description of a task that has begun or that the learner cannot read, a previous task for
-            one that has begun, of another artifact or for a learner without memory.
+            know, new classes for a learner whose tasks keep theirs, classes for a learner of numbers or the other way
+            about, a task of another artifact, an inner loop that diverges, a description of a task that has begun or
+            that the learner cannot read, a previous task for one that has begun, of another artifact or for a learner
+            without memory.
     """
     count = len(leaves(x)[0])
     if count != len(labels) or not count:
@@ -267,6 +271,9 @@ def extend(
         what = "a class" if classes else "numbers"
         raise ArtifactError(f"This artifact predicts {what} for a query; give such labels.")
     known = class_names if task is None else task.class_names
+    if new_classes and task is not None and not isinstance(labels, Tensor):
+        known = [*task.class_names, *sorted(set(labels) - set(task.class_names))]
+        _check_growth(artifact, task, known)
     names, y = _values(labels, known) if isinstance(labels, Tensor) else _classes(labels, known)
     device = next(artifact.learner.parameters()).device
     support = Examples(
@@ -274,9 +281,12 @@ def extend(
         y=y[None].to(device),
         mask=torch.ones(1, count, dtype=torch.bool, device=device),
     )
-    context = (
-        new_context(names, artifact.learner, device, description) if task is None else task.context
-    )
+    if task is not None and len(names) == len(task.class_names):
+        context = task.context
+    else:
+        context = new_context(names, artifact.learner, device, description)
+    if task is not None:
+        context = context._replace(description=task.context.description)
     known_state = memory_of(artifact, after) if task is None else task.state
     with torch.no_grad():
         state = artifact.learner.adapt(support, context, known_state)
@@ -357,6 +367,16 @@ def _embedded(
     return found.and_more(None if task is None else task.embedded)
 
 
+def _check_growth(artifact: Artifact, task: AdaptedTask, names: Sequence[str]) -> None:
+    """Refuse new classes for a learner whose tasks keep those that they began with."""
+    new = names[len(task.class_names) :]
+    if new and not artifact.learner.grows:
+        raise ArtifactError(
+            f"The class {new[0]!r} is new, but tasks of the learner {artifact.config.learner['name']} keep the classes "
+            f"that they began with, {', '.join(task.class_names)}; begin a new task with all of them."
+        )
+
+
 def _classes(labels: Sequence[str], known: Sequence[str] | None) -> tuple[list[str], Tensor]:
     """The names of the classes, and the number of each example's."""
     names = list(known or sorted(set(labels)))
@@ -370,8 +390,8 @@ def _classes(labels: Sequence[str], known: Sequence[str] | None) -> tuple[list[s
     unknown = sorted(set(labels) - set(names))
     if unknown:
         raise ArtifactError(
-            f"The label {unknown[0]!r} is not among the classes of this task, {', '.join(names)}; correct it, or begin "
-            "a new task with all classes."
+            f"The label {unknown[0]!r} is not among the classes of this task, {', '.join(names)}; correct it, make "
+            "it a new class (--new-classes, new_classes=True), or begin a new task with all classes."
         )
     return names, torch.tensor([names.index(label) for label in labels])
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.durable import ArtifactError
@@ -71,10 +72,15 @@ class Embedded(NamedTuple):
         return cls(*class_sums(features, examples, way), (features * features).sum(1))
 
     def and_more(self, earlier: Embedded | None) -> Embedded:
-        """This and what was known earlier."""
+        """This and what was known earlier, perhaps of fewer classes."""
         if earlier is None:
             return self
-        return Embedded(*(mine + before for mine, before in zip(self, earlier, strict=True)))
+        new = self.counts.shape[1] - earlier.counts.shape[1]
+        return Embedded(
+            F.pad(earlier.sums, (0, 0, 0, new)) + self.sums,
+            F.pad(earlier.counts, (0, new)) + self.counts,
+            earlier.squares + self.squares,
+        )
 
     def within(self) -> tuple[Tensor, Tensor]:
         """Squared deviations from the mean of the own class, (task, width), and how many are free, (task,)."""

@@ -121,6 +121,24 @@ def test_adapting_in_two_parts(learner: Learner, episode: Episode) -> None:
         assert not torch.equal(outputs, learner.predict(first, episode.query.x, context))
 
 
+GROWING = [row for row in ROWS if LEARNERS[row.name].grows]
+
+
+@pytest.mark.parametrize("row", GROWING, ids=lambda row: row.label)
+def test_a_class_may_come_later(learner: Learner, episode: Episode) -> None:
+    """A state of all classes but the last goes on with one of all."""
+    whole = int(episode.context.classes.all(1).nonzero()[0])
+    task = take_tasks(episode, slice(whole, whole + 1))
+    support, context, last = task.support, task.context, task.context.classes.shape[1] - 1
+    late = support.mask & (support.y == last)
+    fewer = context._replace(classes=context.classes[:, :last], names=context.names[:, :last])
+    early = support._replace(mask=support.mask & ~late, y=support.y.clamp(max=last - 1))
+    grown = learner.adapt(support._replace(mask=late), context, learner.adapt(early, fewer))
+    found = learner.predict(grown, task.query.x, context)
+    close(found, answer(learner, task), rtol=1e-9, atol=1e-9)
+    assert (found[..., last] > -1000).all()
+
+
 # Law 4
 
 

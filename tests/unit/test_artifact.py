@@ -211,6 +211,28 @@ def test_classes_can_be_named_before_they_are_seen(artifact: Artifact) -> None:
     assert extend(artifact, task, support(1), ["a"]).examples == 2
 
 
+def test_a_task_may_get_new_classes(artifact: Artifact, tmp_path: Path) -> None:
+    task = extend(artifact, None, support(4), list("aabb"))
+    save_task(tmp_path / "a.task", task)
+    task = load_task(tmp_path / "a.task", artifact)
+    grown = extend(artifact, task, support(2), ["d", "c"], new_classes=True)
+    assert (grown.class_names, grown.examples) == (["a", "b", "c", "d"], 6)
+    assert task.class_names == ["a", "b"]
+    x = torch.cat([support(4), support(2)])
+    whole = extend(artifact, None, x, [*"aabb", "d", "c"])
+    close = torch.testing.assert_close
+    close(answer(artifact, grown, support()), answer(artifact, whole, support()))
+    save_task(tmp_path / "b.task", grown)
+    kept = load_task(tmp_path / "b.task", artifact)
+    close(answer(artifact, kept, support()), answer(artifact, grown, support()))
+    artifact.learner.grows = False  # type: ignore[misc]
+    with pytest.raises(
+        ArtifactError, match="The class 'e' is new, but tasks of the learner protonet"
+    ):
+        extend(artifact, task, support(1), ["e"], new_classes=True)
+    assert extend(artifact, task, support(1), ["a"], new_classes=True).class_names == ["a", "b"]
+
+
 def test_wrong_labels_are_refused(artifact: Artifact) -> None:
     task = extend(artifact, None, support(), list("aabbcc"))
     with pytest.raises(ArtifactError, match="one class only, 'a'"):

@@ -100,6 +100,21 @@ def test_names_alone_are_answered_by_and_count_once(kind: Named) -> None:
 
 
 @LEARNERS
+def test_the_name_of_a_class_that_comes_later_counts_too(kind: Named) -> None:
+    learner = learner_of(kind, weight=1.5)
+    episode = collate([text_task(torch.randint(20, (3, 4)))])
+    support, context = episode.support, episode.context
+    late = support.y == 2
+    fewer = context._replace(classes=context.classes[:, :2], names=context.names[:, :2])
+    begun = learner.adapt(support._replace(mask=~late, y=support.y.clamp(max=1)), fewer)
+    grown = learner.adapt(support._replace(mask=late), context, begun)
+    found = learner.likelihood.probabilities(
+        learner.predict(grown, episode.query.x, context), context
+    )
+    close(found, answer(learner, episode), atol=1e-9, rtol=1e-9)
+
+
+@LEARNERS
 def test_the_weight_of_names_is_learned(kind: Named) -> None:
     """Against central differences of the loss."""
     learner = learner_of(kind)

@@ -72,6 +72,24 @@ def iris():
     return X[few], y[few], X[rest], y[rest]
 
 
+def test_a_running_set_of_classes_gets_another(table_artifact):
+    x, y = load_iris(return_X_y=True)
+    y = np.array(["a", "c", "b"])[y]
+    few = np.concatenate([np.arange(0, 5), np.arange(50, 55)])
+    classifier = FewShotClassifier(table_artifact).fit(x[few], y[few])
+    assert classifier.classes_.tolist() == ["a", "c"]
+    with pytest.raises(ValueError, match="only such new ones as have an example here"):
+        classifier.partial_fit(x[:1], y[:1], classes=["a", "b", "c"])
+    with pytest.raises(ValueError, match="name all old ones"):
+        classifier.partial_fit(x[100:105], y[100:105], classes=["a", "b"])
+    assert classifier.classes_.tolist() == ["a", "c"]
+    classifier.partial_fit(x[100:105], y[100:105], classes=["a", "b", "c"])
+    assert classifier.classes_.tolist() == ["a", "b", "c"]
+    assert classifier.predict_proba(x[:2]).argmax(1).tolist() == [0, 0]
+    assert classifier.score(x, y) > 0.75
+    assert (classifier.predict(x[100:105]) == "b").mean() >= 0.6
+
+
 # sklearn's own checks cast NaN and infinity on purpose.
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
 def test_every_check_of_scikit_learn_passes(table_artifact):

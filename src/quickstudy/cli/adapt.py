@@ -49,6 +49,13 @@ def adapt(
         Path | None,
         typer.Option("--from", metavar="TASK", help="Learn more about this task, begun before."),
     ] = None,
+    new_classes: Annotated[
+        bool,
+        typer.Option(
+            "--new-classes",
+            help="With --from: labels that the task does not know become classes of it.",
+        ),
+    ] = False,
     after: Annotated[
         Path | None,
         typer.Option(
@@ -75,6 +82,7 @@ def adapt(
     \b
     Examples:
       quickstudy adapt runs/demo/artifact photos --out photos.task
+      quickstudy adapt runs/demo/artifact one-more-letter --from new.task --new-classes --out new.task
       quickstudy adapt runs/named/artifact --classes "red fox,grey wolf" --describe "animals" --out new.task
       quickstudy adapt runs/demo/artifact more-photos --from photos.task --out photos.task
       quickstudy adapt runs/waves/artifact points.csv --out wave.task
@@ -88,6 +96,10 @@ def adapt(
     if earlier is not None and (after is not None or place is not None):
         raise WrongUse(
             "--from learns more about a task, --after begins the next one of its stream; leave one of them out."
+        )
+    if new_classes and earlier is None:
+        raise WrongUse(
+            "--new-classes adds to a task that has begun; name it with --from, or leave --new-classes out."
         )
     from quickstudy.artifact import load_artifact, load_task
     from quickstudy.following import check_place
@@ -117,7 +129,15 @@ def adapt(
                 "A task that follows another learns from examples; give some as SUPPORT, or leave --after out."
             )
         told_of = said(model, describe)
-        task = learn(model, support, begun, classes=named, description=told_of, after=previous)
+        task = learn(
+            model,
+            support,
+            begun,
+            classes=named,
+            description=told_of,
+            after=previous,
+            new_classes=new_classes,
+        )
     keep(model, task, out)
     known = ", ".join(task.class_names[:10]) + (", …" if len(task.class_names) > 10 else "")
     what = f"to predict {known}" if values else f"{len(task.class_names)} classes ({known})"
@@ -136,6 +156,7 @@ def learn(
     classes: list[str] | None = None,
     description: Description = "",
     after: AdaptedTask | None = None,
+    new_classes: bool = False,
 ) -> AdaptedTask:
     """The task after seeing the labelled examples of a folder or file, or by the names of its classes alone.
 
@@ -164,6 +185,7 @@ def learn(
         class_names=classes,
         description=description,
         after=after,
+        new_classes=new_classes,
     )
 
 

@@ -64,6 +64,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     artifact_: Artifact
     task_: AdaptedTask
+    classes_: Array
 
     def __init__(
         self, artifact: str | Path | Artifact | None = None, *, device: str = "cpu"
@@ -112,28 +113,40 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: the examples.
             y: (example,), the class of each.
-            classes: all classes of the task; needed in the first call where ``y`` does not hold them all.
+            classes: all classes of the task; needed in the first call where ``y`` does not hold them all. Later they
+                may be more than before, if ``y`` shows the new ones: nothing is learned anew for them.
 
         Raises:
-            ValueError: a label that is not among the classes, or examples of another kind.
+            ValueError: a label that is not among the classes, classes that leave an old one out or show no example of
+                a new one, or examples of another kind.
+            ArtifactError: new classes for a learner whose tasks keep those that they began with.
         """
         if not hasattr(self, "task_"):
             return self._begin(X, y, classes, "", None)
-        if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+        before = self.classes_
+        wanted = before if classes is None else np.unique(classes)
+        lost = np.setdiff1d(before, wanted)
+        unshown = np.setdiff1d(np.setdiff1d(wanted, before), y)
+        if len(lost) or len(unshown):
             raise ValueError(
-                f"The task was begun with the classes {self.classes_.tolist()}, and now classes are "
-                f"{np.unique(classes).tolist()}; leave them out, or fit anew."
+                f"The task was begun with the classes {before.tolist()}, and now classes are {wanted.tolist()}; name "
+                "all old ones, and only such new ones as have an example here, or fit anew."
             )
         x = self._inputs(X, begin=not self.task_.examples)
-        labels = self._labels(y, len(x))
-        self.task_ = extend(self.artifact_, self.task_, x, labels)
+        try:
+            self.classes_ = wanted
+            labels = self._labels(y, len(x))
+            self.task_ = extend(self.artifact_, self.task_, x, labels, new_classes=True)
+        except ValueError:
+            self.classes_ = before
+            raise
         return self
 
     def predict_proba(self, X: Any) -> Array:
         """Probabilities (example, class), in the order of ``classes_``."""
         check_is_fitted(self, "task_")
         found = answer(self.artifact_, self.task_, self._inputs(X, begin=False))
-        p = found.double().cpu().numpy()
+        p = found[:, self._columns()].double().cpu().numpy()
         return p / p.sum(axis=1, keepdims=True)
 
     def predict(self, X: Any, *, reject: bool = False) -> Array:
@@ -150,7 +163,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             p = self.predict_proba(X)
             return self.classes_[p.argmax(axis=1)]
         found = self._judged(X)
-        answers = self.classes_[found.probabilities.argmax(1).cpu().numpy()].astype(object)
+        chances = found.probabilities[:, self._columns()]
+        answers = self.classes_[chances.argmax(1).cpu().numpy()].astype(object)
         answers[found.unknown.cpu().numpy()] = None
         return answers
 
@@ -214,6 +228,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             after=previous,
         )
         return self
+
+    def _columns(self) -> list[int]:
+        """Where each class is in the answers of the task, in which new classes come last."""
+        return [self.task_.class_names.index(name) for name in self._names()]
 
     def _names(self) -> list[str]:
         return [str(each) for each in self.classes_.tolist()]

@@ -38,6 +38,8 @@ class Learner(nn.Module, ABC):
     """``adapt`` takes derivatives; such a model must not be sharded inside."""
     fixed_encoding: ClassVar[bool] = True
     """An example is encoded alike in every task, so that this can be done once for many tasks."""
+    grows: ClassVar[bool] = False
+    """``adapt`` may start from a state of fewer classes; those of the context beyond them are new."""
     state_type: ClassVar[type]
     """A NamedTuple class whose fields are tensors, or ``dict`` (name to tensor): how a saved state is rebuilt."""
 

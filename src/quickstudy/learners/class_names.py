@@ -24,12 +24,15 @@ def check_reads_names(encoder: nn.Module) -> None:
         )
 
 
-def named_examples(context: Context, embed: Callable[[Inputs], Tensor]) -> Examples | None:
-    """An example (task, way) for each class: its name, embedded, where it has one; None where nobody has any.
+def named_examples(
+    context: Context, embed: Callable[[Inputs], Tensor], *, known: int = 0
+) -> Examples | None:
+    """An example (task, class) for each class: its name, embedded, where it has one; None where nobody has any.
 
     Args:
         context: of the tasks.
         embed: (task, example, …) to (task, example, width).
+        known: the number of the first classes whose names have been counted before.
 
     >>> names = torch.tensor([[[3.0, 4.0], [-1.0, -1.0]]])
     >>> context = Context(torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 0), names)
@@ -37,8 +40,8 @@ def named_examples(context: Context, embed: Callable[[Inputs], Tensor]) -> Examp
     >>> found.y.tolist(), found.mask.tolist()
     ([[0, 1]], [[True, False]])
     """
-    if not context.names.shape[2]:
+    names, classes = context.names[:, known:], context.classes[:, known:]
+    if not names.numel():
         return None
-    way = torch.arange(context.classes.shape[1], device=context.classes.device)
-    named = context.classes & present(context.names)
-    return Examples(embed(context.names), way.expand_as(context.classes), named)
+    numbers = torch.arange(known, context.classes.shape[1], device=classes.device)
+    return Examples(embed(names), numbers.expand_as(classes), classes & present(names))

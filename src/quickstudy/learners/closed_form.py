@@ -71,6 +71,7 @@ class Ridge(Learner):
     order_free = True
     additive = True
     inner_loop = False
+    grows = True
     state_type = RidgeState
 
     def __init__(
@@ -107,7 +108,8 @@ class Ridge(Learner):
                 rows, labels = (
                     torch.cat(both, 1) for both in ((state.rows, rows), (state.labels, labels))
                 )
-                gram, moments = state.gram, state.moments + moments
+                new = way - state.moments.shape[2]
+                gram, moments = state.gram, F.pad(state.moments, (0, new)) + moments
             if rows.shape[1] > rows.shape[2] or gram.shape[1]:
                 more = rows.transpose(1, 2) @ rows
                 gram = gram + more if gram.shape[1] else more
@@ -198,6 +200,7 @@ class LinearHead(Learner):
     order_free = True
     additive = True
     inner_loop = False
+    grows = True
     state_type = LinearState
 
     def __init__(
@@ -233,12 +236,13 @@ class LinearHead(Learner):
     ) -> LinearState:
         features = self.embed(support.x)
         examples = Examples(features, support.y, support.mask.to(features.dtype))
-        named = named_examples(context, self.embed) if self.names and state is None else None
-        if state is not None:
-            examples = concatenate(Examples(*state[:3]), examples)
-        elif named is not None:
+        known = 0 if state is None else state.weights.shape[2]
+        named = named_examples(context, self.embed, known=known) if self.names else None
+        if named is not None:
             counted = self.log_name_weight.exp() * named.mask
             examples = concatenate(named._replace(mask=counted), examples)
+        if state is not None:
+            examples = concatenate(Examples(*state[:3]), examples)
         with full_precision(features.device):
             weights, bias = fit_logistic(
                 examples._replace(mask=examples.mask > 0),

@@ -68,6 +68,7 @@ class MatchingNetwork(Learner):
     order_free = True
     additive = True
     inner_loop = False
+    grows = True
     state_type = MatchingState
 
     def __init__(

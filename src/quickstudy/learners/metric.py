@@ -45,10 +45,14 @@ class PrototypeState(NamedTuple):
     """(task, way)"""
 
     def and_more(self, earlier: PrototypeState | None) -> PrototypeState:
-        """This and what was known earlier."""
+        """This and what was known earlier, perhaps of fewer classes."""
         if earlier is None:
             return self
-        return PrototypeState(earlier.sums + self.sums, earlier.counts + self.counts)
+        new = self.counts.shape[1] - earlier.counts.shape[1]
+        return PrototypeState(
+            F.pad(earlier.sums, (0, 0, 0, new)) + self.sums,
+            F.pad(earlier.counts, (0, new)) + self.counts,
+        )
 
     @property
     def means(self) -> Tensor:
@@ -127,6 +131,7 @@ class ProtoNet(Learner):
     order_free = True
     additive = True
     inner_loop = False
+    grows = True
     state_type = PrototypeState
 
     def __init__(
@@ -156,7 +161,8 @@ class ProtoNet(Learner):
     ) -> PrototypeState:
         way = context.classes.shape[1]
         found = PrototypeState(*class_sums(self.embed(support.x), support, way))
-        named = named_examples(context, self.embed) if self.names and state is None else None
+        known = 0 if state is None else state.counts.shape[1]
+        named = named_examples(context, self.embed, known=known) if self.names else None
         if named is not None:
             weight = self.log_name_weight.exp()
             sums, counts = class_sums(named.x, named, way)

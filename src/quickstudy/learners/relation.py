@@ -48,6 +48,7 @@ class RelationNetwork(Learner):
     order_free = True
     additive = True
     inner_loop = False
+    grows = True
     state_type = PrototypeState
 
     def __init__(self, encoder: Encoder, *, hidden: int = 0, label_smoothing: float = 0.0) -> None:

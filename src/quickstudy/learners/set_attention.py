@@ -114,6 +114,7 @@ class FEAT(Learner):
     order_free = True
     additive = True
     inner_loop = False
+    grows = True
     state_type = PrototypeState
 
     def __init__(
