@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import Context, Examples
-from quickstudy.learners.metric import class_sums
+from quickstudy.learners.metric import PrototypeState, class_sums
 from quickstudy.likelihood import Categorical
 
 ScoreName = Literal["probability", "similarity", "energy", "mahalanobis"]
@@ -75,12 +74,8 @@ class Embedded(NamedTuple):
         """This and what was known earlier, perhaps of fewer classes."""
         if earlier is None:
             return self
-        new = self.counts.shape[1] - earlier.counts.shape[1]
-        return Embedded(
-            F.pad(earlier.sums, (0, 0, 0, new)) + self.sums,
-            F.pad(earlier.counts, (0, new)) + self.counts,
-            earlier.squares + self.squares,
-        )
+        of_classes = PrototypeState(*self[:2]).and_more(PrototypeState(*earlier[:2]))
+        return Embedded(*of_classes, earlier.squares + self.squares)
 
     def within(self) -> tuple[Tensor, Tensor]:
         """Squared deviations from the mean of the own class, (task, width), and how many are free, (task,)."""

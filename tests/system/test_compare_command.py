@@ -68,3 +68,15 @@ def test_what_cannot_be_compared(
 ) -> None:
     assert main(["compare", str(artifact), *words]) == 2
     assert expected in capsys.readouterr().err
+
+
+def test_only_models_that_read_texts_are_compared(
+    artifact: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    config = RunConfig(encoder={"name": "image", "width": 8, "layers": 1})
+    images = tmp_path / "images"
+    save_artifact(images, build_learner(config.learner, config.encoder), config, {})
+    for words in ([str(images)], [str(artifact), "--against", str(images)]):
+        assert main(["compare", *words]) == 2
+        said = capsys.readouterr().err
+        assert f"The model {images} reads examples of the kind image; compare is for" in said

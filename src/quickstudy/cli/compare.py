@@ -10,23 +10,15 @@ import typer
 from quickstudy.cli.console import percent, print_json, print_result, print_table, progress_bar, say
 from quickstudy.cli.errors import WrongUse
 from quickstudy.cli.evaluate import SplitName, comparison
-from quickstudy.cli.fitting import source_of
+from quickstudy.cli.fitting import DataFolder, TestedOn, source_of
 
 
 def compare(
     artifact: Annotated[
         Path, typer.Argument(metavar="ARTIFACT", help="The folder of a model that reads texts.")
     ],
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="SPEC", help="Where tasks come from; default: the training data."),
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Holds a folder for each public data set that names no folder."
-        ),
-    ] = None,
+    data: TestedOn = None,
+    data_dir: DataFolder = None,
     against: Annotated[
         str,
         typer.Option(
@@ -85,11 +77,14 @@ def compare(
     from quickstudy.evaluation.compare import compare as run
 
     model = load_artifact(artifact)
-    if model.inputs["kind"] != "text":
-        raise WrongUse(
-            f"The model {artifact} reads examples of the kind {model.inputs['kind']}; compare is for models that read "
-            "texts. Use evaluate, which has baselines of its own."
-        )
+    alternatives: dict[str, Alternative] = {}
+    try:
+        alternatives[str(artifact)] = ByArtifact(model)
+        for name in names:
+            other = name not in ALTERNATIVES and Path(name).exists()
+            alternatives[name] = ByArtifact(load_artifact(name)) if other else alternative(name)
+    except AlternativeError as error:
+        raise WrongUse(str(error)) from error
     source, _, _, shared = source_of(
         model, data, data_dir=data_dir, split=split.value, drop=drop_duplicates
     )
@@ -106,13 +101,6 @@ def compare(
     )
     assert isinstance(source, PoolSource)
     tasks = TextTasks(source, split.value, design, episodes=episodes, seed=seed)
-    alternatives: dict[str, Alternative] = {str(artifact): ByArtifact(model)}
-    for name in names:
-        try:
-            other = name not in ALTERNATIVES and Path(name).exists()
-            alternatives[name] = ByArtifact(load_artifact(name)) if other else alternative(name)
-        except AlternativeError as error:
-            raise WrongUse(str(error)) from error
     with progress_bar(f"Comparing {len(alternatives)} ways on {episodes} tasks") as advance:
         methods = run(alternatives, tasks, advance)
     scores = {

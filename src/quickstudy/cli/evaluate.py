@@ -11,7 +11,7 @@ import typer
 
 from quickstudy.cli.console import percent, print_json, print_result, print_table, progress_bar, say
 from quickstudy.cli.errors import WrongUse
-from quickstudy.cli.fitting import fitting_source, source_of
+from quickstudy.cli.fitting import DataFolder, TestedOn, fitting_source, source_of
 from quickstudy.cli.mixed import print_sources, score_mixture
 from quickstudy.cli.streams import print_streams, score_streams
 from quickstudy.cli.unknown import print_unknown, score_unknown
@@ -35,16 +35,8 @@ def evaluate(
     artifact: Annotated[
         Path, typer.Argument(metavar="ARTIFACT", help="The folder of a trained model.")
     ],
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="SPEC", help="Where tasks come from; default: the training data."),
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Holds a folder for each public data set that names no folder."
-        ),
-    ] = None,
+    data: TestedOn = None,
+    data_dir: DataFolder = None,
     way: Annotated[
         int | None,
         typer.Option(min=2, metavar="NUMBER", help="Classes of a task; default: as in validation."),

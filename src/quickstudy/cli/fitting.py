@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
 
 from quickstudy.cli.console import say
 from quickstudy.cli.errors import WrongUse
@@ -13,6 +15,18 @@ if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
     from quickstudy.data.overlap import Overlap
     from quickstudy.data.source import Split, TaskSource
+
+
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="Holds a folder for each public data set that names no folder."
+    ),
+]
+TestedOn = Annotated[
+    str | None,
+    typer.Option(metavar="SPEC", help="Where tasks come from; default: the training data."),
+]
 
 
 class Asked(NamedTuple):

@@ -9,6 +9,7 @@ import typer
 
 from quickstudy.cli.console import command, print_result, say
 from quickstudy.cli.errors import INTERRUPTED, Interrupted, WrongUse
+from quickstudy.cli.fitting import DataFolder
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
@@ -28,12 +29,7 @@ def train(
         str | None,
         typer.Option(metavar="SPEC", help="What to train on: name[:path][,option=value...]."),
     ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Holds a folder for each public data set that names no folder."
-        ),
-    ] = None,
+    data_dir: DataFolder = None,
     learner: Annotated[
         str | None, typer.Option(metavar="NAME", help="How it learns; see «quickstudy list».")
     ] = None,

@@ -36,9 +36,18 @@ class Alternative(Protocol):
 
 
 class ByArtifact:
-    """Adapts an artifact that reads texts."""
+    """Adapts an artifact that reads texts.
+
+    Raises:
+        AlternativeError: it reads other things.
+    """
 
     def __init__(self, artifact: Artifact) -> None:
+        if artifact.inputs["kind"] != "text":
+            raise AlternativeError(
+                f"The model {artifact.path} reads examples of the kind {artifact.inputs['kind']}; compare is for "
+                "models that read texts. Use evaluate, which has baselines of its own."
+            )
         self.artifact = artifact
 
     def _tokens(self, texts: Sequence[str]) -> torch.Tensor:
@@ -149,10 +158,9 @@ class ByContrast:
                 args=options,
                 train_dataset=self.dataset.from_dict({"text": list(texts), "label": y}),
             )
-            for callback in ("PrinterCallback", "ProgressCallback"):
-                for each in list(trainer.st_trainer.callback_handler.callbacks):
-                    if type(each).__name__ == callback:
-                        trainer.st_trainer.remove_callback(each)
+            for each in list(trainer.st_trainer.callback_handler.callbacks):
+                if type(each).__name__ in ("PrinterCallback", "ProgressCallback"):
+                    trainer.st_trainer.remove_callback(each)
             trainer.train()
 
     def predict(self, texts: Sequence[str]) -> list[str]:

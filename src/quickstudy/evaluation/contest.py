@@ -6,6 +6,7 @@ Task i of a seed is the same whatever the number of tasks, the learner or the me
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -155,19 +156,9 @@ class EncodedPool(FixedPool):
         example = self.encoded(torch.zeros(1, dtype=torch.int64))
         count = int(pool.counts.sum())
         self.known = torch.zeros(count, dtype=torch.bool)
-        super().__init__(
-            Pool(
-                torch.zeros(count, encoder.width, dtype=example.dtype),
-                pool.counts,
-                pool.class_names,
-                pool.groups,
-                pool.group_names,
-                self._names(pool.names) if names and pool.names.shape[1] else pool.names,
-                asked=pool.asked,
-                samples=pool.samples,
-                strangers=pool.strangers,
-            )
-        )
+        x = torch.zeros(count, encoder.width, dtype=example.dtype)
+        called = self._names(pool.names) if names and pool.names.shape[1] else pool.names
+        super().__init__(dataclasses.replace(pool, x=x, names=called))
 
     def encoded(self, rows: Tensor) -> Tensor:
         """Vectors (row, width) of some rows."""

@@ -148,8 +148,8 @@ class HuggingFaceEncoder(Encoder):
         pooling: ``mean`` over the words, or ``cls``, the first one.
         words: most tokens of a text; what is longer is cut off.
         normalise: bring each vector to length √width, so that its features have about unit variance.
-        lexical: weight of the words themselves; 0.8 is worth 1 to 5 points where classes differ in a word, 0 leaves
-            them out. Twice as wide, and needs ``normalise``.
+        lexical: weight of the words themselves, such as 0.8 where classes differ in a word; 0 leaves them out. Twice
+            as wide, and needs ``normalise``.
         layers: trained layers on top; they start as the identity, and with few classes or a high rate they forget
             more than they learn.
         download: fetch a model of the hub if it is not on this machine.
