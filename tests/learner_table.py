@@ -69,6 +69,8 @@ ROWS = [
     Row("ridge", "ridge", {}),
     Row("linear_head", "linear_head", {}),
     Row("linear_head-raw", "linear_head", {"unit_length": False}),
+    Row("fine_tune", "fine_tune", {"passes": 2, "batch": 3, "rate": 0.01}),
+    Row("fine_tune-some", "fine_tune", {"passes": 1, "adapt": "norms"}),
     Row("in_context", "in_context", IN_CONTEXT),
     Row("in_context-groups", "in_context", IN_CONTEXT | {"bank": 3}),
     Row("in_context-ensemble", "in_context", IN_CONTEXT | {"ensemble": 3}),

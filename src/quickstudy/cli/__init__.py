@@ -20,6 +20,7 @@ from quickstudy.cli import (
     compare,
     correct,
     demo,
+    derive,
     evaluate,
     export,
     improve,
@@ -71,6 +72,7 @@ app.command("adapt")(adapt.adapt)
 app.command("predict")(predict.predict)
 app.command("correct")(correct.correct)
 app.command("improve")(improve.improve)
+app.command("derive")(derive.derive)
 app.command("export")(export.export)
 app.command("list")(about.list_parts)
 app.command("doctor")(about.doctor)

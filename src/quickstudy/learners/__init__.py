@@ -8,6 +8,7 @@ from quickstudy.learners.cavia import CAVIA
 from quickstudy.learners.closed_form import LinearHead, Ridge
 from quickstudy.learners.conditional_process import ConditionalNeuralProcess
 from quickstudy.learners.context import InContext
+from quickstudy.learners.fine_tuning import FineTuning
 from quickstudy.learners.gradient import MAML
 from quickstudy.learners.implicit import ImplicitMAML
 from quickstudy.learners.matching import MatchingNetwork
@@ -32,6 +33,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "imaml": ImplicitMAML,
     "cavia": CAVIA,
     "linear_head": LinearHead,
+    "fine_tune": FineTuning,
     "neural_process": TransformerNeuralProcess,
     "autoregressive_process": AutoregressiveNeuralProcess,
     "conditional_process": ConditionalNeuralProcess,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -58,6 +59,34 @@ class PrototypeState(NamedTuple):
     def means(self) -> Tensor:
         """The prototypes, (task, way, width); zero for a class without examples."""
         return self.sums / self.counts.clamp(min=1)[..., None]
+
+
+def named_prototypes(
+    embed: Callable[[Inputs], Tensor],
+    support: Examples,
+    context: Context,
+    name_weight: Tensor | None,
+    *,
+    known: int = 0,
+) -> PrototypeState:
+    """Prototypes of embedded examples, among which the name of a class counts for w of them.
+
+    Args:
+        embed: (task, example, …) to (task, example, width); names are read by it too.
+        support: to learn from.
+        context: which classes there are, and their names.
+        name_weight: w; None where names do not count.
+        known: the number of the first classes whose names have been counted before.
+    """
+    way = context.classes.shape[1]
+    found = PrototypeState(*class_sums(embed(support.x), support, way))
+    if name_weight is None:
+        return found
+    named = named_examples(context, embed, known=known)
+    if named is None:
+        return found
+    sums, counts = class_sums(named.x, named, way)
+    return found.and_more(PrototypeState(name_weight * sums, name_weight * counts))
 
 
 Distance = Literal["cosine", "euclidean"]
@@ -159,15 +188,9 @@ class ProtoNet(Learner):
     def adapt(
         self, support: Examples, context: Context, state: PrototypeState | None = None
     ) -> PrototypeState:
-        way = context.classes.shape[1]
-        found = PrototypeState(*class_sums(self.embed(support.x), support, way))
+        weight = self.log_name_weight.exp() if self.names else None
         known = 0 if state is None else state.counts.shape[1]
-        named = named_examples(context, self.embed, known=known) if self.names else None
-        if named is not None:
-            weight = self.log_name_weight.exp()
-            sums, counts = class_sums(named.x, named, way)
-            found = found.and_more(PrototypeState(weight * sums, weight * counts))
-        return found.and_more(state)
+        return named_prototypes(self.embed, support, context, weight, known=known).and_more(state)
 
     def predict(self, state: PrototypeState, x: Inputs, context: Context) -> Tensor:
         logits = closeness(self.embed(x), state.means, self.distance) * self.log_temperature.exp()
