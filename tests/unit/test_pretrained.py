@@ -145,6 +145,19 @@ def test_a_frozen_model_stays_as_it_is(bert: Path) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in loose.parameters())
 
 
+def test_a_part_of_a_model_is_trained_alone(bert: Path) -> None:
+    encoder = build(bert, frozen=False, trained="encoder.*").train()
+    assert not encoder.frozen
+    tokens = encoder.tokenize(TEXTS)
+    assert not torch.equal(encoder(tokens), encoder(tokens))  # dropout
+    open_ones = {name for name, value in encoder.named_parameters() if value.requires_grad}
+    assert open_ones == {n for n, _ in encoder.named_parameters() if "model.encoder." in n}
+    again = HuggingFaceEncoder.from_assets(
+        encoder.assets(), words=8, frozen=False, trained="encoder.*"
+    )
+    assert open_ones == {n for n, value in again.named_parameters() if value.requires_grad}
+
+
 def test_features_pass_for_texts(bert: Path) -> None:
     encoder = build(bert, layers=2)
     torch.nn.init.normal_(encoder.layers[1].shrink.weight)  # type: ignore[union-attr, arg-type]
@@ -220,6 +233,11 @@ def test_long_texts_are_cut(bert: Path) -> None:
     [
         ({"words": 99}, "between 3 and 16 for this model; found 99"),
         ({"pooling": "max"}, "mean or cls; found 'max'"),
+        ({"words": 8, "trained": "last:1"}, "goes with frozen=false; found trained=last:1"),
+        (
+            {"words": 8, "frozen": False, "trained": "head.*"},
+            "option trained: No trainable parameter matches",
+        ),
         ({"words": 8, "lexical": -1.0}, "lexical must be 0 or more"),
         (
             {"words": 8, "lexical": 0.5, "normalise": False},

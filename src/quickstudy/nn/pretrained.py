@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from quickstudy.episode import WORD_PADDING, Inputs, pad_stack
-from quickstudy.functional import inside_transform
+from quickstudy.functional import adapted_names, inside_transform
 from quickstudy.nn.encoders import Encoder
 from quickstudy.nn.layers import Norm
 from quickstudy.nn.minilm import MINILM, MINILM_SHA256, PretrainedError, minilm_folder
@@ -144,6 +144,8 @@ class HuggingFaceEncoder(Encoder):
         model: ``minilm`` (Wang et al. 2020, MiniLM; weights of sentence-transformers/all-MiniLM-L6-v2), the folder
             of a model as ``save_pretrained`` writes it, or a name on the hub.
         frozen: the pretrained weights stay as they are; without adapters, there is no dropout either.
+        trained: which weights are trained where they are not frozen (:func:`quickstudy.functional.adapted_names`):
+            ``all``, ``last:2``, or a pattern of names such as ``encoder.*``, which leaves BERT's table of words alone.
         lora: rank of adapters on the linear maps of a frozen model (:func:`add_lora`), which are trained; 0 for none.
         pooling: ``mean`` over the words, or ``cls``, the first one.
         words: most tokens of a text; what is longer is cut off.
@@ -170,6 +172,7 @@ class HuggingFaceEncoder(Encoder):
         model: str = MINILM,
         *,
         frozen: bool = True,
+        trained: str = "all",
         pooling: Literal["mean", "cls"] = "mean",
         words: int = 64,
         normalise: bool = True,
@@ -180,7 +183,15 @@ class HuggingFaceEncoder(Encoder):
     ) -> None:
         super().__init__()
         self._build(
-            *_load(model, download), frozen, pooling, words, normalise, lexical, layers, lora
+            *_load(model, download),
+            frozen=frozen,
+            trained=trained,
+            pooling=pooling,
+            words=words,
+            normalise=normalise,
+            lexical=lexical,
+            layers=layers,
+            lora=lora,
         )
         self.published = MINILM_SHA256 if model == MINILM else ""
 
@@ -202,6 +213,7 @@ class HuggingFaceEncoder(Encoder):
 
         defaults: dict[str, Any] = {
             "frozen": True,
+            "trained": "all",
             "pooling": "mean",
             "words": 64,
             "normalise": True,
@@ -236,7 +248,9 @@ class HuggingFaceEncoder(Encoder):
         self,
         model: Any,
         tokenizer: Tokenizer,
+        *,
         frozen: bool,
+        trained: str,
         pooling: str,
         words: int,
         normalise: bool,
@@ -274,11 +288,26 @@ class HuggingFaceEncoder(Encoder):
         self.width = int(model.config.hidden_size) * (2 if lexical else 1)
         self._padding = int(getattr(model.config, "pad_token_id", None) or 0)
         self.layers = nn.Sequential(*(Refinement(self.width) for _ in range(layers)))
-        model.requires_grad_(not frozen)
+        self._choose(frozen, trained)
         if lora:
             add_lora(model, lora)
         self.train(self.training)
         self._causal = self._looks_back_only()
+
+    def _choose(self, frozen: bool, trained: str) -> None:
+        """Leave those weights of the model to be trained that are to be."""
+        if frozen and trained != "all":
+            raise PretrainedError(
+                f"trained says which weights are trained, and goes with frozen=false; found trained={trained}."
+            )
+        self.model.requires_grad_(not frozen)
+        if not frozen:
+            try:
+                chosen = adapted_names(self.model, trained)
+            except ValueError as error:
+                raise PretrainedError(f"In the option trained: {error}") from None
+            for name, value in self.model.named_parameters():
+                value.requires_grad_(name in chosen)
 
     @property
     def given(self) -> frozenset[str]:
