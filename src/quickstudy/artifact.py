@@ -39,6 +39,7 @@ from quickstudy.durable import (
 )
 from quickstudy.learners.base import Learner
 from quickstudy.nn.several import SeveralEncoders
+from quickstudy.pretrained import place_of
 from quickstudy.rejection import FACT, Rejection
 
 __all__ = [
@@ -277,7 +278,7 @@ def load_artifact(path: str | Path, device: str | torch.device = "cpu") -> Artif
     """Read an artifact, checked against its checksums.
 
     Args:
-        path: its folder, or the folder of the run that made it.
+        path: its folder, or the folder of the run that made it, or the name of one that ships with the package.
         device: where the weights go.
 
     Raises:
@@ -286,6 +287,7 @@ def load_artifact(path: str | Path, device: str | torch.device = "cpu") -> Artif
     path = Path(path)
     if not path.exists() and aside(path).exists():
         aside(path).replace(path)
+    path = place_of(path)
     if not (path / "config.json").exists() and (path / "artifact" / "config.json").exists():
         path = path / "artifact"
     record = _read_record(path)

@@ -13,6 +13,26 @@ SHIPPED: dict[str, tuple[Predicts, ...]] = {"tables": ("classes", "values")}
 """Name to what there is an artifact for; the folders ``name/classes`` and ``name/values`` lie beside this file."""
 
 
+def place_of(path: str | Path) -> Path:
+    """The folder that a path names: itself, or where there is none, that of a shipped artifact of that name.
+
+    ``tables`` predicts classes; ``tables/values`` is its like for values.
+
+    >>> place_of("tables/values") == shipped("tables", "values")
+    True
+    >>> str(place_of("runs/none"))
+    'runs/none'
+    """
+    path = Path(path)
+    names = {
+        each: shipped(name, kind)
+        for name, kinds in SHIPPED.items()
+        for kind in kinds
+        for each in (f"{name}/{kind}", name if kind == kinds[0] else "")
+    }
+    return path if path.exists() else names.get(path.as_posix(), path)
+
+
 def shipped(name: str, predicts: Predicts = "classes") -> Path:
     """The folder of an artifact that ships with the package.
 

@@ -28,6 +28,7 @@ from quickstudy.artifact import (
 from quickstudy.build import build_learner, options_of
 from quickstudy.config import RunConfig, parse_config
 from quickstudy.learners import LEARNERS
+from quickstudy.pretrained import shipped
 
 ENCODER = {"name": "vector", "inputs": 4, "width": 8, "layers": 1}
 SCORES = {"validation": {"metric": "accuracy", "mean": 0.9, "ci95": 0.01, "episodes": 200}}
@@ -305,3 +306,14 @@ def test_a_task_whose_inner_loop_diverges_is_no_task(tmp_path: Path) -> None:
     told = "The task cannot be learned: inner step . of task 0 made .*; check the examples"
     with pytest.raises(ArtifactError, match=told):
         extend(artifact, None, support(), list("aabbcc"))
+
+
+def test_a_shipped_artifact_is_known_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_artifact("tables").path == shipped("tables")
+    assert load_artifact("tables/values").path == shipped("tables", "values")
+    (tmp_path / "tables").mkdir()
+    with pytest.raises(ArtifactError, match="tables is no artifact"):
+        load_artifact("tables")

@@ -42,7 +42,7 @@ class FineTuning(Learner):
 
     Meta-training makes prototypes good: it descends the loss of ``τ cos(f_θ(x), p_c)``. A task begins at θ and at
     heads ``w_c = p_c``, and goes over its support some times, in batches, by AdamW (Loshchilov & Hutter 2019) on
-    ``-log softmax(τ cos(f_θ(x), w))_y``; the rate rises for a tenth of the steps and falls to nothing. At last, a
+    ``-log softmax(κ cos(f_θ(x), w))_y``; the rate rises for a tenth of the steps and falls to nothing. At last, a
     logistic regression is fitted to the unit features of the support, as by
     :class:`quickstudy.learners.closed_form.LinearHead`.
 
@@ -63,7 +63,8 @@ class FineTuning(Learner):
         batch: examples of a step.
         rate: highest rate of the encoder's parameters; of adapters of LoRA about ten times as much is right.
         head_rate: of the heads that are trained beside it.
-        temperature: initial τ.
+        temperature: initial τ, of meta-training, which learns it.
+        tuning_temperature: κ; a low one leaves something to learn when all examples are told apart.
         penalty: of the logistic regression.
         names: the name of a class that has one counts for w examples of it, w learned, 1 at first; the encoder must
             read texts.
@@ -97,7 +98,8 @@ class FineTuning(Learner):
         batch: int = 32,
         rate: float = 1e-4,
         head_rate: float = 1e-3,
-        temperature: float = 15.0,
+        temperature: float = 10.0,
+        tuning_temperature: float = 8.0,
         penalty: float = 0.1,
         names: bool = False,
         seed: int = 0,
@@ -106,12 +108,19 @@ class FineTuning(Learner):
         for name, count in {"passes": passes, "batch": batch}.items():
             if count < 1:
                 raise ValueError(f"{name} must be at least 1; found {count}.")
-        for name, value in {"rate": rate, "head_rate": head_rate, "penalty": penalty}.items():
+        positive = {
+            "rate": rate,
+            "head_rate": head_rate,
+            "tuning_temperature": tuning_temperature,
+            "penalty": penalty,
+        }
+        for name, value in positive.items():
             if value <= 0:
                 raise ValueError(f"The {name} must be positive; found {value}.")
         self.tuned = adapted_names(encoder, adapt)
         self.passes, self.batch, self.seed = passes, batch, seed
         self.rate, self.head_rate, self.penalty = rate, head_rate, penalty
+        self.tuning_temperature = tuning_temperature
         self.log_temperature = log_temperature_of(temperature)
         self.log_name_weight = None
         if names:
@@ -195,12 +204,11 @@ class FineTuning(Learner):
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: min((step + 1) / (WARMUP * steps), 1 - step / steps)
         )
-        temperature = self.log_temperature.detach().exp()
         with torch.enable_grad(), _mode(self.encoder, training=True):
             for _ in range(self.passes):
                 for rows in torch.randperm(len(y)).to(y.device).split(self.batch):
                     features = F.normalize(self._features(own, take_tasks(x, rows)), dim=-1)
-                    logits = temperature * features @ F.normalize(heads, dim=-1).T
+                    logits = self.tuning_temperature * features @ F.normalize(heads, dim=-1).T
                     losses = F.cross_entropy(
                         logits.masked_fill(~seen, UNSEEN), y[rows], reduction="none"
                     )
