@@ -39,7 +39,7 @@ from quickstudy.durable import (
 )
 from quickstudy.learners.base import Learner
 from quickstudy.nn.several import SeveralEncoders
-from quickstudy.pretrained import place_of
+from quickstudy.pretrained import place_of, ships
 from quickstudy.rejection import FACT, Rejection
 
 __all__ = [
@@ -207,13 +207,24 @@ def keep_rejection(artifact: Artifact, rejection: Rejection) -> Artifact:
     Its id stays, so what was adapted with it remains valid.
 
     Raises:
-        ArtifactError: it cannot be written; what was there before is intact.
+        ArtifactError: it cannot be written; what was there before is intact. It ships with the package, and is not
+            written to.
     """
+    if artifact.path is not None and ships(artifact.path):
+        raise ArtifactError(
+            f"{artifact.path} ships with the package and stays as it is; copy the folder and name the copy."
+        )
     facts = artifact.facts | {FACT: rejection.as_json()}
     if artifact.path is None:
         return replace(artifact, facts=facts)
+    whole = not _read_record(artifact.path).get("left_out")
     return save_artifact(
-        artifact.path, artifact.learner, artifact.config, artifact.scores, facts=facts
+        artifact.path,
+        artifact.learner,
+        artifact.config,
+        artifact.scores,
+        facts=facts,
+        whole=whole,
     )
 
 

@@ -13,6 +13,11 @@ SHIPPED: dict[str, tuple[Predicts, ...]] = {"tables": ("classes", "values")}
 """Name to what there is an artifact for; the folders ``name/classes`` and ``name/values`` lie beside this file."""
 
 
+def ships(path: Path) -> bool:
+    """Whether a folder is one of those that ship with the package."""
+    return path.resolve().is_relative_to(Path(__file__).resolve().parent / "shipped")
+
+
 def place_of(path: str | Path) -> Path:
     """The folder that a path names: itself, or where there is none, that of a shipped artifact of that name.
 

@@ -20,6 +20,7 @@ from quickstudy.artifact import (
     answer,
     base_of,
     extend,
+    keep_rejection,
     load_artifact,
     load_task,
     save_artifact,
@@ -29,6 +30,7 @@ from quickstudy.build import build_learner, options_of
 from quickstudy.config import RunConfig, parse_config
 from quickstudy.learners import LEARNERS
 from quickstudy.pretrained import shipped
+from quickstudy.rejection import Rejection
 
 ENCODER = {"name": "vector", "inputs": 4, "width": 8, "layers": 1}
 SCORES = {"validation": {"metric": "accuracy", "mean": 0.9, "ci95": 0.01, "episodes": 200}}
@@ -314,6 +316,10 @@ def test_a_shipped_artifact_is_known_by_its_name(
     monkeypatch.chdir(tmp_path)
     assert load_artifact("tables").path == shipped("tables")
     assert load_artifact("tables/values").path == shipped("tables", "values")
+    with pytest.raises(ArtifactError, match="ships with the package and stays as it is"):
+        keep_rejection(
+            load_artifact("tables"), Rejection("probability", 0.5, 0.95, 5, 5, "validation")
+        )
     (tmp_path / "tables").mkdir()
     with pytest.raises(ArtifactError, match="tables is no artifact"):
         load_artifact("tables")

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from quickstudy.artifact import ArtifactError, load_artifact, save_artifact
+from quickstudy.artifact import ArtifactError, keep_rejection, load_artifact, save_artifact
 from quickstudy.build import build_learner
 from quickstudy.config import RunConfig
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.nn import pretrained
 from quickstudy.nn.encoders import VectorEncoder
+from quickstudy.rejection import Rejection
 
 CONFIG = RunConfig(
     data="text:intents.csv",
@@ -37,6 +38,9 @@ def test_what_was_not_trained_is_left_out_and_comes_back(
     assert torch.equal(loaded.learner.encoder(x), learner.encoder(x))
     for name, value in learner.state_dict().items():
         assert torch.equal(loaded.learner.state_dict()[name], value)
+    knowing = keep_rejection(loaded, Rejection("probability", 0.5, 0.95, 5, 5, "validation"))
+    assert knowing.id == saved.id
+    assert sum(file.stat().st_size for file in (tmp_path / "small").iterdir()) < 600_000
     monkeypatch.setattr(pretrained, "MINILM_SHA256", "0" * 64)
     with pytest.raises(ArtifactError, match=r"of checksum 53aa51172d14…, and the one that is inst"):
         load_artifact(tmp_path / "small")

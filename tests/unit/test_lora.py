@@ -14,7 +14,7 @@ from quickstudy.episode import Context, Episode, Examples
 from quickstudy.functional import adapted_names
 from quickstudy.learners.gradient import MAML
 from quickstudy.nn.features import has_frozen_features
-from quickstudy.nn.preparation import add_lora
+from quickstudy.nn.preparation import add_lora, take_change
 from quickstudy.nn.pretrained import HuggingFaceEncoder, PretrainedError
 
 RANK = 2
@@ -179,3 +179,22 @@ def test_wrong_options(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(PretrainedError, match=r"pip install 'quickstudy\[lora\]'"):
         add_lora(build(folder).model, RANK)
+
+
+def test_adapters_take_over_what_training_changed(folder: Path) -> None:
+    trained = build(folder, frozen=False).double().eval()
+    adapted = build(folder, lora=RANK).double().eval()
+    maps = [part for part in trained.model.modules() if isinstance(part, nn.Linear)]
+    tokens = trained.tokenize(["where is my card", "hello"])
+    before = trained(tokens)
+    with torch.no_grad():
+        for part in maps:
+            rows, columns = part.weight.shape
+            part.weight += 0.3 * torch.randn(rows, RANK) @ torch.randn(RANK, columns)
+    assert take_change(adapted.model, trained.model) == pytest.approx(1)
+    torch.testing.assert_close(adapted(tokens), trained(tokens))
+    assert take_change(adapted.model, trained.model, scale=0.0) == 0
+    torch.testing.assert_close(adapted(tokens), before)
+    with torch.no_grad():
+        maps[0].weight += torch.randn(maps[0].weight.shape)
+    assert 0.5 < take_change(adapted.model, trained.model) < 0.999

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from quickstudy.adapted import begin_by_name
 from quickstudy.answering import Judged, judge
-from quickstudy.artifact import AdaptedTask, Artifact, answer, extend
+from quickstudy.artifact import AdaptedTask, Artifact, answer, extend, load_artifact
 from quickstudy.data.calling import Tokenizes
+from quickstudy.derive import derive
 from quickstudy.estimator.inputs import (
     Array,
     artifact_to_start_from,
@@ -73,13 +75,27 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.device = device
 
     @classmethod
-    def from_pretrained(cls, name: str, *, device: str = "cpu") -> Self:
-        """A classifier that starts from an artifact which ships with the package, such as ``tables``.
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        learner: str | Mapping[str, Any] | None = None,
+        device: str = "cpu",
+    ) -> Self:
+        """A classifier that starts from an artifact which ships with the package: ``tables`` or ``text``.
+
+        Args:
+            name: of the artifact.
+            learner: another one for its encoder (:func:`quickstudy.derive.derive`), such as ``fine_tune``.
+            device: where it computes.
 
         Raises:
-            ArtifactError: there is none of that name.
+            ArtifactError: there is none of that name, or it does not take that learner.
         """
-        return cls(shipped(name), device=device)
+        folder = shipped(name)
+        if learner is None:
+            return cls(folder, device=device)
+        return cls(derive(load_artifact(folder, device), learner), device=device)
 
     def fit(
         self,

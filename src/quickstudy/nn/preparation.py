@@ -53,6 +53,40 @@ def additive_mask(exists: Tensor, dtype: torch.dtype, *, causal: bool = False) -
     return shown.masked_fill(~visible, torch.finfo(dtype).min).expand(-1, 1, words, words)
 
 
+def take_change(adapted: nn.Module, trained: nn.Module, *, scale: float = 1.0) -> float:
+    """Let adapters of LoRA do what training did to the linear maps of a model, as nearly as their rank allows.
+
+    ``B A ≈ scale (W_trained - W)``, the best of that rank by Eckart & Young 1936, The approximation of one matrix by
+    another of lower rank. With a scale below 1 the model stays nearer to what it was (Wortsman et al. 2022, Robust
+    fine-tuning of zero-shot models). Changes of biases and norms are left out.
+
+    Args:
+        adapted: has adapters (:func:`add_lora`), and beside them the weights from which training began; changed in
+            place.
+        trained: the same model without adapters, trained.
+        scale: how much of the change is taken.
+
+    Returns:
+        The share of the change, in squares of its entries, that the adapters hold.
+    """
+    kept = whole = 0.0
+    after = dict(trained.named_modules())
+    with torch.no_grad():
+        for name, part in adapted.named_modules():
+            if not hasattr(part, "lora_A"):
+                continue
+            base: Any = part.base_layer
+            change = scale * (after[name].weight - base.weight)
+            (below,), (above,) = part.lora_A.values(), part.lora_B.values()
+            left, sizes, right = torch.linalg.svd(change, full_matrices=False)
+            rank, root = below.out_features, sizes.sqrt()
+            below.weight.copy_(root[:rank, None] * right[:rank])
+            above.weight.copy_(left[:, :rank] * root[:rank])
+            kept += sizes[:rank].square().sum().item()
+            whole += sizes.square().sum().item()
+    return kept / max(whole, 1e-30)
+
+
 def add_lora(model: Any, rank: int) -> None:
     """Put adapters of LoRA on every linear map of a model, in place; only they can be trained afterwards.
 
