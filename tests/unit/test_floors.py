@@ -29,7 +29,7 @@ FLOORS = {
 """A module imports from its own floor and from those below; the package itself only offers what is above, lazily."""
 
 OWNERS = {
-    "transformers": ("nn/pretrained", "nn/minilm", "data/text"),
+    "transformers": ("nn/pretrained", "nn/loading", "nn/minilm", "data/text"),
     "lightning": ("training",),
     "matplotlib": ("report", "data/glyphs"),
     "sklearn": ("estimator",),

@@ -1,110 +1,29 @@
-"""Pretrained text models of Hugging Face as encoders: the only module that imports transformers' models."""
+"""Pretrained text models of Hugging Face as encoders."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from quickstudy.episode import WORD_PADDING, Inputs, pad_stack
 from quickstudy.functional import adapted_names, inside_transform
 from quickstudy.nn.encoders import Encoder
 from quickstudy.nn.layers import Norm
-from quickstudy.nn.minilm import MINILM, MINILM_SHA256, PretrainedError, minilm_folder
+from quickstudy.nn.loading import load_text_model
+from quickstudy.nn.minilm import MINILM, MINILM_SHA256, PretrainedError
 from quickstudy.nn.preparation import add_lora, additive_mask, make_exact
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-def _find(name: str, download: bool) -> str:
-    """The folder or hub name to load from, checked as far as it can be without the network."""
-    if name == MINILM:
-        return str(minilm_folder())
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise PretrainedError(
-                f"The folder {folder} holds no config.json; expected a model as save_pretrained writes it."
-            )
-        return str(folder)
-    looks_like_a_path = name.startswith(("/", ".", "~")) or name.count("/") > 1 or "\\" in name
-    if looks_like_a_path or not name:
-        raise PretrainedError(
-            f"The model folder {name!r} does not exist; expected a folder or a hub name."
-        )
-    if not download:
-        from huggingface_hub import try_to_load_from_cache
-
-        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
-            raise PretrainedError(
-                f"The model {name!r} is neither a folder nor among the models downloaded before; name an existing "
-                "folder, or allow the download with download=true."
-            )
-    return name
-
-
 TEXTS_AT_ONCE = {True: 64, False: 1024}
 """Texts that go through a model at once, on a CPU and elsewhere; more need memory and win no time."""
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and load reports from transformers; what matters in them is checked here."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _load(name: str, download: bool) -> tuple[Any, Tokenizer]:
-    """Model and tokenizer; weights from safetensors only, no code from the model's folder."""
-    from transformers import AutoModel, AutoTokenizer
-
-    where = _find(name, download)
-    options: dict[str, Any] = {"local_files_only": not download, "trust_remote_code": False}
-    try:
-        with _quiet():
-            model, report = AutoModel.from_pretrained(
-                where,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-                **options,
-            )
-            tokenizer = AutoTokenizer.from_pretrained(where, **options)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise PretrainedError(
-            f"The model {name!r} cannot be loaded ({reason}); expected a folder with config.json, model.safetensors "
-            "and tokenizer.json."
-        ) from error
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise PretrainedError(
-            f"The weights of {name!r} lack {len(missing)} tensors, such as {missing[0]}; they would be random. Name a "
-            "complete model."
-        )
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise PretrainedError(
-            f"The tokenizer of {name!r} has no tokenizer.json; convert it with save_pretrained first."
-        )
-    return model, backend
 
 
 class Refinement(nn.Module):
@@ -183,7 +102,7 @@ class HuggingFaceEncoder(Encoder):
     ) -> None:
         super().__init__()
         self._build(
-            *_load(model, download),
+            *load_text_model(model, download),
             frozen=frozen,
             trained=trained,
             pooling=pooling,
