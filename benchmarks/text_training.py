@@ -199,7 +199,7 @@ def main() -> None:
         "tests": tests,
     }
     file = RESULTS / "text_training.json"
-    before = json.loads(file.read_text())["runs"] if file.exists() else {}
+    before = json.loads(file.read_text()).get("runs", {}) if file.exists() else {}
     runs = before | {f"without {chosen.without}" if chosen.without else "all": made}
     settings = {"threads": 1, "config": CONFIG, "rank": RANK, "share": SHARE, "draws": DRAWS}
     record("text_training", settings | {"runs": runs}, keep=not chosen.smoke)
