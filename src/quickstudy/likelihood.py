@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.episode import Context, Examples, tree_map
+
+Labels = Literal["one", "many"]
+"""Whether an example is of one class, or may have any number of labels."""
 
 
 def per_task_mean(values: Tensor, mask: Tensor) -> Tensor:

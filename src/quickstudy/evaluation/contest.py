@@ -154,7 +154,7 @@ class EncodedPool(FixedPool):
     ) -> None:
         self.raw, self.encoder, self.device = pool.x, encoder, device
         example = self.encoded(torch.zeros(1, dtype=torch.int64))
-        count = int(pool.counts.sum())
+        count = pool.examples
         self.known = torch.zeros(count, dtype=torch.bool)
         x = torch.zeros(count, encoder.width, dtype=example.dtype)
         called = self._names(pool.names) if names and pool.names.shape[1] else pool.names

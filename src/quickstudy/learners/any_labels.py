@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from quickstudy.episode import Examples
-from quickstudy.likelihood import Bernoulli, Categorical
-
-Labels = Literal["one", "many"]
-"""Whether an example is of one class, or may have any number of labels."""
+from quickstudy.likelihood import Bernoulli, Categorical, Labels
 
 SURE = 10.0
 """Log-odds of a label that all examples have, and minus those of one that none has: one in 22,000 is otherwise."""

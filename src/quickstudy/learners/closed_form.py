@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from quickstudy.episode import Context, Examples, Inputs, concatenate
 from quickstudy.functional import full_precision
-from quickstudy.learners.any_labels import Labels, likelihood_of
+from quickstudy.learners.any_labels import likelihood_of
 from quickstudy.learners.base import Learner
 from quickstudy.learners.class_names import check_reads_names, named_examples, named_labels
 from quickstudy.learners.logistic import fit_labels, fit_logistic
 from quickstudy.learners.metric import UNSEEN, class_sums
-from quickstudy.likelihood import Categorical
+from quickstudy.likelihood import Categorical, Labels
 from quickstudy.nn.encoders import Encoder
 
 

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.episode import Context, Examples, Inputs
-from quickstudy.learners.any_labels import Labels, label_sums, likelihood_of, one_sided
+from quickstudy.learners.any_labels import label_sums, likelihood_of, one_sided
 from quickstudy.learners.base import Learner
 from quickstudy.learners.class_names import check_reads_names, named_examples, named_labels
+from quickstudy.likelihood import Labels
 from quickstudy.nn.encoders import Encoder
 
 UNSEEN = -1e4
