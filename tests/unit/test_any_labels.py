@@ -8,10 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 from torch import Tensor
 
 from quickstudy.episode import Context, Examples, Task, collate
+from quickstudy.evaluation.labels import label_measures, share_of_support
 from quickstudy.learners import LinearHead, ProtoNet
 from quickstudy.likelihood import Bernoulli
 from quickstudy.nn.encoders import RawEncoder
@@ -44,6 +45,45 @@ def test_micro_f1_is_that_of_scikit_learn(
     found = Bernoulli().task_score(answered[None] - 0.5, examples, context).item()
     wanted = f1_score(y.numpy(), answered.numpy(), average="micro", zero_division=1)
     assert found == pytest.approx(wanted, abs=1e-12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 9), st.integers(2, 4), st.integers(0, 10_000), st.booleans())
+def test_the_other_measures_are_those_of_scikit_learn(
+    queries: int, labels: int, seed: int, ties: bool
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    outputs = torch.randn(queries, labels, generator=generator).double()
+    outputs = outputs.round() + 0.25 if ties else outputs
+    y = marks(queries, labels, generator)
+    padded = collate([Task(y, y, y, y, way=labels), task(2, 11, 5)])
+    whole = torch.full((2, 11, 5), 9.0).double()
+    whole[0, :queries, :labels] = outputs
+    found = label_measures(whole, padded.query, padded.context)
+    given_labels = (outputs > 0).double().numpy()
+    some = (y.numpy() + given_labels).any(0)
+    each = f1_score(y.numpy(), given_labels, average=None, zero_division=0)
+    wanted = {
+        "macro_f1": each[some].mean() if some.any() else 0,
+        "exact_match": accuracy_score(y.numpy(), given_labels),
+        "average_precision": np.mean(
+            [
+                average_precision_score(y[:, label], outputs[:, label])
+                for label in range(labels)
+                if y[:, label].any()
+            ]
+            or [0]
+        ),
+    }
+    for name, value in wanted.items():
+        assert found[name][0].item() == pytest.approx(value, abs=1e-12), name
+
+
+def test_the_most_frequent_labels_are_those_of_most_examples() -> None:
+    one = task(5, 2, 3)
+    outputs = share_of_support(collate([one]))
+    assert outputs.shape == (1, 2, 3)
+    close(outputs[0, 0].sigmoid(), one.support_y.mean(0), rtol=1e-5, atol=1e-5)
 
 
 def test_labels_and_queries_that_do_not_exist_count_for_nothing() -> None:
