@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.episode import Episode, Inputs, Task, collate
@@ -41,6 +42,11 @@ class Row(NamedTuple):
         """Numbers that its tasks predict; 0: a class."""
         return int(str(self.options.get("values", 0)))
 
+    @property
+    def many(self) -> bool:
+        """Whether the examples of its tasks may have any number of labels."""
+        return self.options.get("labels") == "many"
+
     def build(self, encoder: Encoder) -> Learner:
         return LEARNERS[self.name](encoder, **self.options)
 
@@ -60,6 +66,7 @@ AT_REST = {"steps": 12, "rate": 0.045, "penalty": 20.0, "solver_steps": 8}
 ROWS = [
     Row("protonet", "protonet", {"label_smoothing": 0.1}),
     Row("protonet-euclidean", "protonet", {"distance": "euclidean"}),
+    Row("protonet-labels", "protonet", {"labels": "many"}, steps=40),
     Row("matching", "matching", {}),
     Row("matching-context", "matching", {"layers": 2, "heads": 2}),
     Row("relation", "relation", {}),
@@ -71,6 +78,7 @@ ROWS = [
     Row("linear_head-raw", "linear_head", {"unit_length": False}),
     Row("fine_tune", "fine_tune", {"passes": 2, "batch": 3, "rate": 0.01}),
     Row("fine_tune-some", "fine_tune", {"passes": 1, "adapt": "norms"}),
+    Row("linear_head-labels", "linear_head", {"labels": "many"}),
     Row("in_context", "in_context", IN_CONTEXT),
     Row("in_context-groups", "in_context", IN_CONTEXT | {"bank": 3}),
     Row("in_context-ensemble", "in_context", IN_CONTEXT | {"ensemble": 3}),
@@ -259,14 +267,27 @@ def image_task(
     return task._replace(support_y=numbers(len(labels)), query_y=numbers(queries), way=values)
 
 
-def ragged_tasks(values: int = 0) -> list[Task]:
+def with_labels(task: Task) -> Task:
+    """The same task; every second example has the label of the next class as well, and every fifth has no label."""
+
+    def labels(classes: Tensor) -> Tensor:
+        place = torch.arange(len(classes))
+        own = F.one_hot(classes, task.way)
+        own = own | (own.roll(1, 1) * (place % 2 == 0)[:, None])
+        return (own * (place % 5 != 4)[:, None]).to(task.support_x.dtype)
+
+    return task._replace(support_y=labels(task.support_y), query_y=labels(task.query_y))
+
+
+def ragged_tasks(values: int = 0, *, many: bool = False) -> list[Task]:
     """Three tasks of different way, shot and number of queries."""
     generator = torch.Generator().manual_seed(2)
-    return [
+    tasks = [
         image_task(2, [1, 2], 2, generator, values),
         image_task(4, [2, 1, 1, 3], 5, generator, values),
         image_task(3, [1, 1, 1], 3, generator, values),
     ]
+    return [with_labels(task) for task in tasks] if many else tasks
 
 
 def ragged_episode(values: int = 0) -> Episode:

@@ -185,9 +185,32 @@ def leopard(folder: Path) -> None:
     lines(folder / "pairs.jsonl", rows)
 
 
+def nlupp(folder: Path, *, folds: int = 6, each: int = 12, split_up: bool = False) -> None:
+    """Eight intents, of which a sentence has none, one or two; in one file, or in one for each fold."""
+    folder.mkdir(parents=True)
+    intents = [
+        f"{what}_it" for what in ["block", "change", "close", "find", "make", "move", "pay", "want"]
+    ]
+    rows: list[dict[str, Any]] = []
+    for number in range(folds * each):
+        place = number % (len(intents) + 1)
+        own = intents[place : place + 1 + (number // 3) % 2]
+        row = {"fold": number % folds, "text": f"{number} {' '.join(own)}"}
+        rows.append(row | ({"intents": own} if own else {}))
+    if split_up:
+        for fold in range(folds):
+            part = [row for row in rows if row["fold"] == fold]
+            named = [{name: row[name] for name in row if name != "fold"} for row in part]
+            (folder / f"fold{fold}.json").write_text(json.dumps(named), encoding="utf-8")
+    else:
+        lines(folder / "banking.jsonl.gz", rows)
+    said = {name: {"description": f"is it to {name.replace('_', ' ')}?"} for name in intents}
+    (folder / "ontology.json").write_text(json.dumps({"intents": said}), encoding="utf-8")
+
+
 def write_all(folder: Path) -> Path:
     """Every corpus in a folder of its name."""
-    for write in (clinc150, banking77, snips, trec, ag_news, fewrel, fdu_mtl, leopard):
+    for write in (clinc150, banking77, snips, trec, ag_news, fewrel, fdu_mtl, leopard, nlupp):
         write(folder / write.__name__)
     for name in ("huffpost", "reuters"):
         headlines(folder / name)

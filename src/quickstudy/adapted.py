@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from quickstudy.episode import (
 )
 from quickstudy.following import memory_of
 from quickstudy.learners.base import State
-from quickstudy.likelihood import Categorical
+from quickstudy.likelihood import Bernoulli, Categorical
 from quickstudy.naming import Description, blank, check_names, new_context
 from quickstudy.nn.several import SeveralEncoders
 from quickstudy.nn.tables import TableEncoder
@@ -219,7 +219,7 @@ def extend(
     artifact: Artifact,
     task: AdaptedTask | None,
     x: Inputs,
-    labels: Sequence[str] | Tensor,
+    labels: Sequence[str] | Sequence[Sequence[str]] | Tensor,
     *,
     class_names: Sequence[str] | None = None,
     description: Description = "",
@@ -232,7 +232,8 @@ def extend(
         artifact: what learns.
         task: what is known already; ``None`` begins a task.
         x: tree of tensors (example, …).
-        labels: a class name for each example; of a learner that predicts numbers, these, float (example, values).
+        labels: a class name for each example; of a learner of many labels, a list of names, perhaps empty, for each; of
+            a learner that predicts numbers, these, float (example, values).
         class_names: of a new task; the sorted labels where it is absent. They may name classes that come later. Of
             numbers, what they are called.
         description: what a new task says of itself, for learners that read it.
@@ -266,15 +267,28 @@ def extend(
             raise ArtifactError(
                 "A task starts from what another left when it begins; leave the previous task out, or begin anew."
             )
-    classes = isinstance(artifact.learner.likelihood, Categorical)
-    if isinstance(labels, Tensor) == classes:
-        what = "a class" if classes else "numbers"
+    likelihood = artifact.learner.likelihood
+    many = isinstance(likelihood, Bernoulli)
+    of_names = not isinstance(labels, Tensor)
+    if of_names == likelihood.of_values or (
+        not isinstance(labels, Tensor) and any(isinstance(each, str) == many for each in labels)
+    ):
+        what = "a list of labels" if many else "numbers" if likelihood.of_values else "a class"
         raise ArtifactError(f"This artifact predicts {what} for a query; give such labels.")
     known = class_names if task is None else task.class_names
-    if new_classes and task is not None and not isinstance(labels, Tensor):
-        known = [*task.class_names, *sorted(set(labels) - set(task.class_names))]
-        _check_growth(artifact, task, known)
-    names, y = _values(labels, known) if isinstance(labels, Tensor) else _classes(labels, known)
+    if isinstance(labels, Tensor):
+        names, y = _values(labels, known)
+    else:
+        own = {name for each in labels for name in ([each] if isinstance(each, str) else each)}
+        if new_classes and task is not None:
+            known = [*task.class_names, *sorted(own - set(task.class_names))]
+            _check_growth(artifact, task, known)
+        names = _names(own, known)
+        if many:
+            rows = [[float(name in each) for name in names] for each in labels]
+            y = torch.tensor(rows, dtype=torch.get_default_dtype())
+        else:
+            y = torch.tensor([names.index(str(each)) for each in labels])
     device = next(artifact.learner.parameters()).device
     support = Examples(
         x=tree_map(lambda tensor: tensor[None].to(device), x),
@@ -377,23 +391,24 @@ def _check_growth(artifact: Artifact, task: AdaptedTask, names: Sequence[str]) -
         )
 
 
-def _classes(labels: Sequence[str], known: Sequence[str] | None) -> tuple[list[str], Tensor]:
-    """The names of the classes, and the number of each example's."""
-    names = list(known or sorted(set(labels)))
+def _names(labels: Set[str], known: Sequence[str] | None) -> list[str]:
+    """The names of the classes, all labels among them."""
+    names = list(known or sorted(labels))
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ArtifactError(f"Found the class {twice!r} twice; give each class a name of its own.")
     if len(names) < 2:
+        found = f"one class only, {names[0]!r}" if names else "no label"
         raise ArtifactError(
-            f"Found one class only, {names[0]!r}; a task needs at least 2. Add examples of another class."
+            f"Found {found}; a task needs at least 2. Add examples of another class."
         )
-    unknown = sorted(set(labels) - set(names))
+    unknown = sorted(labels - set(names))
     if unknown:
         raise ArtifactError(
             f"The label {unknown[0]!r} is not among the classes of this task, {', '.join(names)}; correct it, make "
             "it a new class (--new-classes, new_classes=True), or begin a new task with all classes."
         )
-    return names, torch.tensor([names.index(label) for label in labels])
+    return names
 
 
 def _values(labels: Tensor, known: Sequence[str] | None) -> tuple[list[str], Tensor]:

@@ -12,7 +12,7 @@ from quickstudy.adapted import AdaptedTask, check_base, check_finite
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import Inputs, leaves, take_tasks, tree_map
 from quickstudy.learners.autoregressive import sampled_in_turn
-from quickstudy.likelihood import Categorical, Gaussian, JointGaussian, predicted_values
+from quickstudy.likelihood import Bernoulli, Categorical, Gaussian, JointGaussian, predicted_values
 from quickstudy.rejection import Rejection, rejection_in
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ QUERIES_AT_ONCE = 512
 def answer(artifact: Artifact, task: AdaptedTask, x: Inputs) -> Tensor:
     """What a task says of queries, a tree of tensors (query, …).
 
-    Class probabilities (query, way), or numbers (query, values), as the learner predicts them.
+    Class probabilities (query, way), those of labels each by itself (query, label), or numbers (query, values), as the
+    learner predicts them.
 
     Raises:
         ArtifactError: the task belongs to another artifact, or a query holds a number that is not finite.
@@ -33,7 +34,7 @@ def answer(artifact: Artifact, task: AdaptedTask, x: Inputs) -> Tensor:
     likelihood = artifact.learner.likelihood
     pieces = []
     for _, outputs in _outputs(artifact, task, x):
-        if isinstance(likelihood, Categorical):
+        if isinstance(likelihood, Categorical | Bernoulli):
             pieces.append(likelihood.probabilities(outputs, task.context)[0])
         else:
             pieces.append(predicted_values(likelihood, outputs)[0])
@@ -102,9 +103,13 @@ def judge(artifact: Artifact, task: AdaptedTask, x: Inputs) -> Judged:
     Raises:
         ArtifactError: as :func:`answer`; or the artifact has learned no threshold, or none that fits the task.
     """
-    rejection = rejection_of(artifact)
     learner, context = artifact.learner, task.context
-    assert isinstance(learner.likelihood, Categorical)
+    if not isinstance(learner.likelihood, Categorical):
+        raise ArtifactError(
+            "Only queries of one class each are refused; an artifact of many labels answers none of them, and one of "
+            "numbers knows no classes."
+        )
+    rejection = rejection_of(artifact)
     variances = torch.tensor(rejection.variances, dtype=torch.float64)
     chances, scores = [], []
     for batch, outputs in _outputs(artifact, task, x):

@@ -24,7 +24,6 @@ from quickstudy.data.source import Prior, Split, TaskSource
 from quickstudy.learners import LEARNERS
 from quickstudy.learners.base import Learner
 from quickstudy.learners.memory import Builder
-from quickstudy.likelihood import Categorical
 from quickstudy.nn import ENCODERS
 from quickstudy.nn.encoders import Encoder
 
@@ -365,10 +364,11 @@ def build_design(
 
 
 def suited(config: RunConfig, source: TaskSource) -> RunConfig:
-    """The same run with the learner's ``values`` and the encoder's ``inputs`` as a world has them.
+    """The same run with the learner's ``values`` or ``labels`` and the encoder's ``inputs`` as a source has them.
 
     Raises:
-        BuildError: the world's tasks predict values and the learner a class, or the other way about.
+        BuildError: the source's tasks predict values, or have many labels for an example, and the learner tells classes
+            apart; or the other way about.
 
     >>> from quickstudy.data.synthetic import Linear
     >>> run = suited(RunConfig(learner="maml", encoder="vector"), Linear(dims=3))
@@ -378,6 +378,18 @@ def suited(config: RunConfig, source: TaskSource) -> RunConfig:
     wanted = source.values if isinstance(source, Prior) else 0
     name, options = _named("learner", config.learner)
     known = options_of(look_up("learner", name, LEARNERS))
+    if source.labels == "many" and "labels" not in known:
+        able = ", ".join(each for each, cls in LEARNERS.items() if "labels" in options_of(cls))
+        raise BuildError(
+            f"An example of {config.data!r} may have many labels, but the learner {name!r} gives each one class; "
+            f"choose a learner of many labels: {able}."
+        )
+    if options.get("labels", source.labels) != source.labels:
+        raise BuildError(
+            f"The learner {name!r} was given labels={options['labels']}, but an example of {config.data!r} has "
+            + ("any number of labels" if source.labels == "many" else "one class")
+            + "; leave the option out."
+        )
     if wanted and "values" not in known:
         able = ", ".join(each for each, cls in LEARNERS.items() if "values" in options_of(cls))
         raise BuildError(
@@ -392,6 +404,9 @@ def suited(config: RunConfig, source: TaskSource) -> RunConfig:
             + "; leave the option out."
         )
     values = config.model_dump()
+    if source.labels == "many":
+        values["learner"]["labels"] = "many"
+        return RunConfig.model_validate(values)
     if isinstance(source, RecordSource) and config.encoder["name"] == "several":
         values["encoder"].setdefault(
             "parts", {n: dict(each) for n, each in source.encoders.items()}
@@ -431,7 +446,7 @@ def fitted(config: RunConfig, source: TaskSource, learner: Learner) -> RunConfig
 
 def _check_shot(key: str, design: EpisodeDesign, config: RunConfig, learner: Learner) -> None:
     """Refuse tasks without examples where nothing else is known of their classes."""
-    if span(design.shot)[0] or not isinstance(learner.likelihood, Categorical):
+    if span(design.shot)[0] or learner.likelihood.of_values:
         return
     if not getattr(learner, "names", False):
         raise BuildError(

@@ -23,7 +23,7 @@ from quickstudy.data.source import DataError, DataNote, Pool, PoolSource, Split,
 from quickstudy.data.splitting import LabelledClass, pool_of
 from quickstudy.episode import Inputs, tree_map
 from quickstudy.feedback import Event, kept_image, read_feedback
-from quickstudy.likelihood import Categorical
+from quickstudy.likelihood import Bernoulli, Categorical
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,11 @@ def read_corrections(
             f"{wanted}; improve each artifact by a log of its own."
         )
     x, events = _examples(artifact, log, events)
+    if isinstance(artifact.learner.likelihood, Bernoulli):
+        raise DataError(
+            "An artifact that gives an example any number of labels is not improved by feedback; adapt its tasks to "
+            "the corrected examples."
+        )
     classes = isinstance(artifact.learner.likelihood, Categorical)
     strange = [event for event in events if isinstance(event.correct, str) != classes]
     if strange:

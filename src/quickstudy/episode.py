@@ -41,7 +41,11 @@ class Examples(NamedTuple):
     x: Inputs
     """Tree of tensors (task, example, …)."""
     y: Tensor
-    """Classes, int64 (task, example), or values, float (task, example, dim)."""
+    """Classes, int64 (task, example), or values, float (task, example, dim).
+
+    Where an example may have any number of labels, 1 for each that it has and 0 for each other, float (task, example,
+    label).
+    """
     mask: Tensor
     """bool (task, example); False is padding."""
 
@@ -101,7 +105,7 @@ class Task(NamedTuple):
     support_x: Inputs
     """Tree of tensors (support, …)."""
     support_y: Tensor
-    """int64 (support,) in ``0 … way - 1``, or float (support, dim)."""
+    """int64 (support,) in ``0 … way - 1``, or float (support, dim), or 0 and 1, float (support, label)."""
     query_x: Inputs
     query_y: Tensor
     way: int

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.episode import Context, Examples, tree_map
+
+Labels = Literal["one", "many"]
+"""Whether an example is of one class, or may have any number of labels."""
 
 
 def per_task_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -56,6 +59,8 @@ class Likelihood(ABC):
     """p(y | output): how outputs are scored and turned into answers."""
 
     metric: ClassVar[str]
+    of_values: ClassVar[bool] = True
+    """It is of numbers; or else of classes or labels, which have names."""
 
     @abstractmethod
     def width(self, way: int) -> int:
@@ -85,6 +90,7 @@ class Categorical(Likelihood):
     """
 
     metric = "accuracy"
+    of_values = False
 
     def __init__(self, *, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = label_smoothing
@@ -113,6 +119,47 @@ class Categorical(Likelihood):
     def task_score(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
         right = self.mask(outputs, context).argmax(-1) == examples.y
         return per_task_mean(right.to(outputs.dtype), examples.mask)
+
+
+class Bernoulli(Likelihood):
+    """Any number of the task's labels, each by itself: p(y_l = 1) = σ(logit_l), y float (task, example, label) 0 or 1.
+
+    The loss is that of all labels of a query together, ``-Σ_l log p(y_l)``. The score is micro F1,
+    ``2 TP / (2 TP + FP + FN)`` over all queries and labels of a task, where a label is answered if it is likelier than
+    not; 1 where there is nothing to find and nothing was found.
+
+    >>> context = Context(torch.tensor([[True, True, False]]), torch.zeros(1, 0), torch.zeros(1, 3, 0))
+    >>> Bernoulli().probabilities(torch.zeros(1, 1, 3), context).tolist()
+    [[[0.5, 0.5, 0.0]]]
+    """
+
+    metric = "micro_f1"
+    of_values = False
+
+    def width(self, way: int) -> int:
+        return way
+
+    def probabilities(self, logits: Tensor, context: Context) -> Tensor:
+        """Of each label by itself, (task, query, label); zero for labels that do not exist."""
+        return logits.sigmoid() * context.classes[:, None, :]
+
+    def task_nll(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
+        each = F.binary_cross_entropy_with_logits(
+            outputs, examples.y.to(outputs.dtype), reduction="none"
+        )
+        each = torch.where(context.classes[:, None, :], each, 0)
+        return per_task_mean(each.sum(-1), examples.mask)
+
+    def task_score(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
+        exists = examples.mask[..., None] & context.classes[:, None, :]
+        answered, wanted = (outputs > 0) & exists, (examples.y > 0) & exists
+        right = 2 * (answered & wanted).sum((1, 2)).to(outputs.dtype)
+        total = answered.sum((1, 2)) + wanted.sum((1, 2))
+        return torch.where(total > 0, right / total.clamp(min=1), 1)
+
+
+SHARES = (Categorical.metric, Bernoulli.metric)
+"""Metrics that are shares of 1, of which more is better; of all others less is."""
 
 
 def _squares(mean: Tensor, examples: Examples, context: Context) -> Tensor:
@@ -283,7 +330,7 @@ def predicted_values(likelihood: Likelihood, outputs: Tensor) -> Tensor:
     """The numbers that outputs say, (task, query, values), in the units of y.
 
     Raises:
-        TypeError: the likelihood is of classes.
+        TypeError: the likelihood is of classes or labels.
     """
     if isinstance(likelihood, SquaredError):
         return outputs

@@ -11,7 +11,6 @@ from quickstudy.data.calling import Tokenizes, words_of
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import Context, Inputs
 from quickstudy.learners.base import Learner
-from quickstudy.likelihood import Categorical
 from quickstudy.nn.encoders import Encoder, ImageEncoder
 from quickstudy.nn.several import SeveralEncoders
 
@@ -71,7 +70,7 @@ def check_names(learner: Learner, names: Sequence[str]) -> None:
     Raises:
         ArtifactError: it reads no names or predicts numbers; a name is empty or given twice, or there is only one.
     """
-    if not isinstance(learner.likelihood, Categorical) or not getattr(learner, "names", False):
+    if learner.likelihood.of_values or not getattr(learner, "names", False):
         raise ArtifactError(
             "This artifact reads no names of classes, so without examples it could only guess; give at least one "
             "example of each class, or train the learner meta_transformer with names=true."

@@ -15,13 +15,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from learner_table import ROWS, Row, TokenEncoder
+from learner_table import ROWS, Row, TokenEncoder, with_labels
 from quickstudy.episode import Episode, Task, collate
 
 GOLDEN = Path(__file__).with_name("outputs.json")
 
 
-def episode(values: int = 0) -> Episode:
+def episode(values: int = 0, *, many: bool = False) -> Episode:
     """Two ragged tasks of images that no generator has to remember; with ``values``, of so many numbers each."""
 
     def images(count: int, start: float) -> torch.Tensor:
@@ -37,7 +37,8 @@ def episode(values: int = 0) -> Episode:
         if values:
             labels, asked = (numbers(len(each), values, start) for each in (labels, asked))
         support, query = images(way * shot, start), images(way, start + 1)
-        return Task(support, labels, query, asked, values or way)
+        made = Task(support, labels, query, asked, values or way)
+        return with_labels(made) if many else made
 
     return collate([task(3, 2, 0.0), task(2, 1, 5.0)])
 
@@ -49,7 +50,7 @@ def outputs(row: Row) -> list:
         for place, tensor in enumerate(learner.state_dict().values()):
             waves = 0.5 * np.sin(1 + place + 1.3 * np.arange(tensor.numel()))
             tensor.copy_(torch.from_numpy(waves).reshape(tensor.shape))
-    batch = episode(row.values)
+    batch = episode(row.values, many=row.many)
     state = learner.adapt(batch.support, batch.context)
     answers = learner.predict(state, batch.query.x, batch.context).detach()
     return [answers.flatten().tolist(), learner(batch).item()]

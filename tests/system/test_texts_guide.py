@@ -14,7 +14,7 @@ from quickstudy.artifact import load_artifact
 from quickstudy.cli import main
 from quickstudy.data import SOURCES
 from quickstudy.data.catalog_of_texts import TEXTS
-from tiny_corpora import banking77, clinc150, fdu_mtl, leopard, lines
+from tiny_corpora import banking77, clinc150, fdu_mtl, leopard, lines, nlupp
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/how-to/learn-from-texts.md").read_text("utf-8")
@@ -56,6 +56,10 @@ def test_the_blocks_run(
     banking77(Path("data/banking77"))
     fdu_mtl(Path("data/fdu_mtl"))
     four_shots(Path("data/leopard"))
+    nlupp(Path("data/nlupp"))
+    Path("several.csv").write_text(
+        "text,label\nmy card is lost,card; lost\na new card,card;new\nhello,\n", "utf-8"
+    )
     blocks = re.findall(r"```(sh|python)\n(.*?)```", TEXT, re.S)
     said: dict[str, str] = {}
     for kind, block in blocks:
@@ -68,7 +72,7 @@ def test_the_blocks_run(
             plain = line if pretrained else line.replace("--encoder text ", "").replace(NAMES, "")
             program, *words = shlex.split(plain)
             assert program == "quickstudy"
-            short = LARGE if pretrained else SHORT[words[0]]
+            short = LARGE if pretrained else SHORT.get(words[0], [])
             assert main([*words, *short]) == 0, line
             said[line] = "".join(capsys.readouterr())
     assert load_artifact("runs/intents").config.data == "clinc150:data/clinc150"
@@ -82,6 +86,10 @@ def test_the_blocks_run(
     (compared,) = (each for line, each in said.items() if "compare" in line)
     assert "2-way 1-shot, 2 tasks of the test split" in compared
     assert Path("compared.svg").read_text("utf-8").startswith("<?xml")
+    (folds,) = (each for line, each in said.items() if "protocol=folds" in line)
+    assert "8-way 1-fold" in folds
+    (given,) = (each for line, each in said.items() if "predict" in line)
+    assert "I lost my card" in given
     (whole,) = (each for line, each in said.items() if "banking77,protocol=all" in line)
     assert "77-way 5-shot" in whole
 

@@ -10,9 +10,12 @@ import typer
 from quickstudy.cli.asking import as_inputs
 from quickstudy.cli.console import command, print_result, say
 from quickstudy.cli.errors import WrongUse
+from quickstudy.cli.many import gives_many, read_many
 from quickstudy.cli.values import learn_values
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from quickstudy.artifact import AdaptedTask, Artifact
     from quickstudy.naming import Description
 
@@ -75,8 +78,9 @@ def adapt(
     """Learn a new task from a few examples.
 
     What was learned is one small file, the task, from which predict answers; the model itself stays as it is. The name
-    of a class is the name of its folder, or the text in the label column. A model that predicts numbers learns from a
-    table of them: the one to predict is in the column value, or else in the last one. A model that reads names can
+    of a class is the name of its folder, or the text in the label column; of a model that gives a text any number of
+    labels, that column holds them with semicolons between, or none. A model that predicts numbers learns from a table
+    of them: the one to predict is in the column value, or else in the last one. A model that reads names can
     begin without a single example.
 
     \b
@@ -103,13 +107,12 @@ def adapt(
         )
     from quickstudy.artifact import load_artifact, load_task
     from quickstudy.following import check_place
-    from quickstudy.likelihood import Categorical
 
     model = load_artifact(artifact)
     begun = None if earlier is None else load_task(earlier, model)
     previous = None if after is None else load_task(after, model)
     check_place(previous, place)
-    values = not isinstance(model.learner.likelihood, Categorical)
+    values = model.learner.likelihood.of_values
     named = None if classes is None else [name.strip() for name in classes.split(",")]
     if begun is not None and (named or describe):
         raise WrongUse(
@@ -174,14 +177,19 @@ def learn(
                 '--classes "NAME,NAME".'
             )
         return begin_by_name(model, classes, description)
-    fewest = 2 if begun is None and classes is None else 1
-    examples = read_labelled(str(support), **model.inputs, fewest_classes=fewest)
-    x = as_inputs(model, examples.x)
+    labels: Sequence[str] | Sequence[Sequence[str]]
+    if gives_many(model):
+        texts, labels, _ = read_many(model, str(support))
+        x = as_inputs(model, texts)
+    else:
+        fewest = 2 if begun is None and classes is None else 1
+        examples = read_labelled(str(support), **model.inputs, fewest_classes=fewest)
+        x, labels = as_inputs(model, examples.x), examples.labels
     return extend(
         model,
         begun,
         x,
-        examples.labels,
+        labels,
         class_names=classes,
         description=description,
         after=after,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from quickstudy.cli.errors import Failure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from quickstudy.artifact import AdaptedTask, Artifact
@@ -118,8 +120,10 @@ def contents_of(x: Any, origins: list[str]) -> list[Any]:
     return origins if isinstance(x, dict) or x.ndim > 2 else x.tolist()
 
 
-def check_truth(task: AdaptedTask, x: Any, labels: list[str], origins: list[str]) -> None:
-    """Check that labelled examples can score a task.
+def check_truth(
+    task: AdaptedTask, x: Any, labels: Sequence[str | Sequence[str]], origins: list[str]
+) -> None:
+    """Check that labelled examples, of a class or of several labels each, can score a task.
 
     Raises:
         Failure: a label that the task does not know, or an example that it learned from.
@@ -128,9 +132,11 @@ def check_truth(task: AdaptedTask, x: Any, labels: list[str], origins: list[str]
 
     seen = set(task.seen)
     for label, origin, mark in zip(labels, origins, fingerprints(x), strict=True):
-        if label not in task.class_names:
+        own = [label] if isinstance(label, str) else label
+        unknown = [each for each in own if each not in task.class_names]
+        if unknown:
             raise Failure(
-                f"The label {label!r} of {origin} is none of this task's classes, which are "
+                f"The label {unknown[0]!r} of {origin} is none of this task's classes, which are "
                 f"{', '.join(task.class_names)}; correct the label, or leave that input out."
             )
         if mark in seen:

@@ -11,6 +11,7 @@ from quickstudy.cli.console import percent, print_json, print_result, print_tabl
 from quickstudy.cli.errors import WrongUse
 from quickstudy.cli.evaluate import SplitName, comparison
 from quickstudy.cli.fitting import DataFolder, TestedOn, source_of
+from quickstudy.cli.many import refuse_many
 
 
 def compare(
@@ -77,6 +78,7 @@ def compare(
     from quickstudy.evaluation.compare import compare as run
 
     model = load_artifact(artifact)
+    refuse_many(model, "compare")
     alternatives: dict[str, Alternative] = {}
     try:
         alternatives[str(artifact)] = ByArtifact(model)

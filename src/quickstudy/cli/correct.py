@@ -15,6 +15,7 @@ import typer
 
 from quickstudy.cli.console import command, print_json, print_result, say
 from quickstudy.cli.errors import Failure, WrongUse
+from quickstudy.cli.many import refuse_many
 
 if TYPE_CHECKING:
     from quickstudy.artifact import AdaptedTask, Artifact
@@ -71,6 +72,7 @@ def correct(
     from quickstudy.likelihood import Categorical
 
     model = load_artifact(base_of(task) if artifact is None else artifact)
+    refuse_many(model, "correct")
     begun = load_task(task, model)
     classes = isinstance(model.learner.likelihood, Categorical)
     if classes:

@@ -12,6 +12,7 @@ import typer
 from quickstudy.cli.console import percent, print_json, print_result, print_table, progress_bar, say
 from quickstudy.cli.errors import WrongUse
 from quickstudy.cli.fitting import DataFolder, TestedOn, fitting_source, source_of
+from quickstudy.cli.many import refuse_many
 from quickstudy.cli.mixed import print_sources, score_mixture
 from quickstudy.cli.streams import print_streams, score_streams
 from quickstudy.cli.unknown import print_unknown, score_unknown
@@ -168,6 +169,8 @@ def evaluate(
             f"The model {artifact} knows tasks of at most {bank} classes, but --way is {design.way}; choose {bank} or "
             "fewer, or train a model with a larger learner.bank."
         )
+    if report is not None:
+        refuse_many(model, "--report")
     if unknown and source.sources:
         raise WrongUse("--unknown is learned from one source; name one of the mixture with --data.")
 
@@ -268,14 +271,19 @@ def score(
 def print_scores(scores: dict[str, Any]) -> None:
     """The scores for a person: this model, others on the same tasks, and what chance gives."""
     from quickstudy.data.design import sized
+    from quickstudy.likelihood import SHARES
     from quickstudy.report.words import METHODS
 
     accuracy = scores["metric"] == "accuracy"
-    number = percent if accuracy else plain
+    share = scores["metric"] in SHARES
+    number = percent if share else plain
     heads = ["", f"{scores['metric'].replace('_', ' ')} (95 % interval)"]
     columns = {
         "log_likelihood": ("log-likelihood, nats per query", plain),
         "coverage": ("values in 95 % intervals", percent),
+        "macro_f1": ("macro F1", percent),
+        "exact_match": ("all labels right", percent),
+        "average_precision": ("mean average precision", percent),
     }
     sure = {name: column for name, column in columns.items() if name in scores}
     heads += [head for head, _ in sure.values()]
@@ -296,8 +304,9 @@ def print_scores(scores: dict[str, Any]) -> None:
     if accuracy and isinstance(scores["way"], int):
         rows.append(["chance", number(1 / scores["way"])])
     group = " within one group" if scores["within_group"] else ""
-    way = f"{sized(scores['way'], 'way')} " if accuracy else ""
-    shape = f"{way}{sized(scores['shot'], 'shot')}{group}"
+    way = f"{sized(scores['way'], 'way')} " if share else ""
+    shot = sized(scores["shot"], "fold" if scores.get("support") == "folds" else "shot")
+    shape = f"{way}{shot}{group}"
     print_table(
         heads, rows, title=f"{shape}, {scores['episodes']} tasks of the {scores['split']} split"
     )
@@ -310,7 +319,7 @@ def print_scores(scores: dict[str, Any]) -> None:
         gap = number(each["difference"]["mean"], each["difference"]["ci95"])
         print_result(f"From this model {METHODS.get(name, name)} to the whole: {gap}.")
     if scores["paired"] is not None:
-        print_result(f"\n{comparison(scores['paired'], number, more_is_better=accuracy)}")
+        print_result(f"\n{comparison(scores['paired'], number, more_is_better=share)}")
 
 
 def comparison(

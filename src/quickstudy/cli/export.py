@@ -9,6 +9,7 @@ import typer
 
 from quickstudy.cli.console import print_result, say
 from quickstudy.cli.errors import WrongUse
+from quickstudy.cli.many import refuse_many
 
 
 def export(
@@ -47,6 +48,7 @@ def export(
     if is_task and way is not None:
         raise WrongUse("A task has the classes that it has; leave --way out.")
     model = load_artifact(base_of(source) if is_task else source)
+    refuse_many(model, "export")
     task = load_task(source, model) if is_task else None
     program = write(model, to, task=task, way=way)
     inputs = program.graph_signature.user_inputs

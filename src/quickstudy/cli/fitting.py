@@ -78,7 +78,7 @@ def fitting_source(model: Artifact, spec: str) -> TaskSource:
     from quickstudy.build import build_source, options_of, parse_spec
     from quickstudy.data import SOURCES
     from quickstudy.data.source import Prior
-    from quickstudy.likelihood import Categorical
+    from quickstudy.likelihood import Bernoulli
 
     def fit(one: str) -> str:
         name, _, given = parse_spec(one)
@@ -94,7 +94,16 @@ def fitting_source(model: Artifact, spec: str) -> TaskSource:
         return one
 
     name, source = parse_spec(spec)[0], build_source(spec, fit=fit)
-    values = not isinstance(model.learner.likelihood, Categorical)
+    likelihood = model.learner.likelihood
+    values = likelihood.of_values
+    if not values and isinstance(likelihood, Bernoulli) != (source.labels == "many"):
+        able, asked = ("any number of labels", "one class")
+        if source.labels == "many":
+            able, asked = asked, able
+        raise WrongUse(
+            f"The model {model.path} gives an example {able}, but examples of {name} have {asked}; choose other data "
+            "or another model."
+        )
     if values != (isinstance(source, Prior) and source.values > 0):
         able, asked = ("numbers", "a class") if values else ("a class", "numbers")
         raise WrongUse(

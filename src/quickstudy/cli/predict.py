@@ -11,6 +11,7 @@ from quickstudy.cli.asking import Answers, ask
 from quickstudy.cli.console import percent, print_json, print_result, print_table
 from quickstudy.cli.correct import log_answers
 from quickstudy.cli.errors import WrongUse
+from quickstudy.cli.many import give, given_as_json, gives_many, print_given, refuse_many
 from quickstudy.cli.values import ask_values, print_values, values_as_json
 
 
@@ -54,7 +55,8 @@ def predict(
     """Answer from a task that was learned.
 
     Every input gets its likeliest class and that class's probability; --json gives the probabilities of all classes.
-    Where numbers are predicted, every input gets one; an input is a row of a table, or numbers with commas between.
+    Where an input may have any number of labels, it gets those that are likelier than not. Where numbers are predicted,
+    every input gets one; an input is a row of a table, or numbers with commas between.
 
     \b
     Examples:
@@ -66,10 +68,19 @@ def predict(
       quickstudy predict photos.task new --log feedback.jsonl
     """
     from quickstudy.artifact import base_of, load_artifact, load_task
-    from quickstudy.likelihood import Categorical
 
     model = load_artifact(base_of(task) if artifact is None else artifact)
-    if not isinstance(model.learner.likelihood, Categorical):
+    if gives_many(model):
+        for chosen, option in ((reject, "--reject"), (log is not None, "--log")):
+            if chosen:
+                refuse_many(model, option)
+        given = give(model, load_task(task, model), inputs, labelled=labelled)
+        if as_json:
+            print_json(given_as_json(given))
+        else:
+            print_given(given)
+        return
+    if model.learner.likelihood.of_values:
         if reject:
             raise WrongUse(
                 "This model predicts numbers, which are of no class; leave --reject out."

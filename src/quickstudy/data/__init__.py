@@ -21,6 +21,7 @@ from quickstudy.data.items import RecordSource
 from quickstudy.data.leopard import Leopard
 from quickstudy.data.logistic import Logistic
 from quickstudy.data.mixture import Mixture
+from quickstudy.data.nlupp import NluPlusPlus
 from quickstudy.data.omniglot import OmniglotSource
 from quickstudy.data.shared_waves import SharedSinusoid
 from quickstudy.data.source import TaskSource
@@ -43,6 +44,7 @@ SOURCES: dict[str, type[TaskSource]] = {
     "fewrel": FewRel,
     "fdu_mtl": FduMtl,
     "leopard": Leopard,
+    "nlupp": NluPlusPlus,
     "records": RecordSource,
     "sinusoid": Sinusoid,
     "shared_sinusoid": SharedSinusoid,

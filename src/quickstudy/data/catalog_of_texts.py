@@ -174,6 +174,25 @@ TEXTS: dict[str, PublicData] = {
         ),
         restricted=True,
     ),
+    "nlupp": PublicData(
+        summary="48 intents of sentences to a bank, several in most of them",
+        licence="CC BY 4.0 (https://github.com/PolyAI-LDN/task-specific-datasets)",
+        source=(
+            "Casanueva et al. 2022, NLU++: A Multi-Label, Slot-Rich, Generalisable Dataset for Natural Language "
+            "Understanding in Task-Oriented Dialogue"
+        ),
+        files={
+            **_known(banking="4eb79da6d1f0ab6ac537bcb921ce71c20766d759fe93e359bb645ccfe9830a34"),
+            "ontology.json": PublicFile(
+                "", "sha256:58736607898d17f73e8afa4fa41ca455670756398f3fc91751c31b62327e38c5"
+            ),
+        },
+        page="https://github.com/PolyAI-LDN/task-specific-datasets/tree/master/nlupp/data/banking",
+        layout=(
+            "banking.jsonl (or .jsonl.gz) with text, fold and perhaps a list of intents on each line, or the published "
+            "fold0.json to fold19.json; and the published ontology.json"
+        ),
+    ),
     "leopard": PublicData(
         summary="classification tasks of many kinds with fixed support sets",
         licence="none stated; assembled from public sets, for research (https://github.com/iesl/leopard)",

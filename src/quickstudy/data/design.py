@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,8 +20,9 @@ class EpisodeDesign:
     Args:
         way: classes of a task, or (fewest, most); of a world, the numbers that a task predicts.
         shot: support examples of a class, or (fewest, most); of a world, of the task. 0 for learners that are told what
-            a task is about, such as the names of its classes.
-        queries: query examples of a class; of a world, of the task.
+            a task is about, such as the names of its classes. Of data in folds, folds.
+        queries: query examples of a class; of a world, of the task. Where examples may have several labels, so many for
+            each label are asked about together.
         within_group: all classes of a task come from one group (one alphabet, one domain).
     """
 
@@ -106,8 +108,28 @@ def _check_known(world: ClassWorld, design: EpisodeDesign) -> None:
 
 def fixed_tasks(source: TaskSource, split: Split, design: EpisodeDesign) -> int | None:
     """How many tasks there are of a data set that comes with its support sets; ``None`` where they are drawn."""
-    samples = source.pool(split).samples if isinstance(source, PoolSource) else {}
-    return len(samples[span(design.shot)[1]]) if samples else None
+    if not isinstance(source, PoolSource):
+        return None
+    pool, shot = source.pool(split), span(design.shot)[1]
+    if len(pool.folds):
+        return folds_in(pool) // shot
+    return len(pool.samples[shot]) if pool.samples else None
+
+
+def folds_in(pool: Pool) -> int:
+    """The number of folds, 0 where there are none."""
+    return int(pool.folds.max()) + 1 if len(pool.folds) else 0
+
+
+def _check_folds(pool: Pool, design: EpisodeDesign) -> None:
+    (low, shot), folds = span(design.shot), folds_in(pool)
+    right = low == shot and shot and shot < folds and folds % shot == 0
+    if not right or span(design.way) != (pool.classes,) * 2:
+        shots = ", ".join(str(n) for n in range(1, folds) if folds % n == 0)
+        raise DataError(
+            f"Found {sized(design.way, 'way')} {sized(design.shot, 'shot')} tasks, but tasks of folds learn all "
+            f"{pool.classes} labels from some of {folds} folds; leave way out, and set shot to how many: {shots}."
+        )
 
 
 def _check_samples(pool: Pool, design: EpisodeDesign) -> None:
@@ -122,6 +144,9 @@ def _check_samples(pool: Pool, design: EpisodeDesign) -> None:
 
 
 def _check_pool(pool: Pool, design: EpisodeDesign) -> None:
+    if len(pool.folds):
+        _check_folds(pool, design)
+        return
     if pool.samples:
         _check_samples(pool, design)
         return
@@ -184,8 +209,8 @@ def fit_design(
     The way of a world is how many values its tasks predict. An open way of a pool is all classes with enough examples,
     of the largest group if tasks stay within one, at most ``most_way``. Open queries are ``most_queries``, or what
     brings a task to about ``examples`` examples, as far as the smallest class allows. Where support and queries lie
-    apart, an open way is all classes; where support sets are fixed, open queries are all of them too. A mixture has
-    what all of its sources can fill.
+    apart, an open way is all classes; where support sets are fixed, or whole folds, open queries are all of them too. A
+    mixture has what all of its sources can fill.
 
     >>> from quickstudy.data.synthetic import Sinusoid
     >>> openly = {"way": None, "queries": None, "within_group": False, "most_way": 20}
@@ -220,6 +245,9 @@ def fit_design(
     pool = source.pool(split)
     if pool.samples:
         most = int(pool.asked.max())
+        return EpisodeDesign(way or pool.classes, shot, queries or most, within_group)
+    if len(pool.folds):
+        most = math.ceil(pool.examples / pool.classes)
         return EpisodeDesign(way or pool.classes, shot, queries or most, within_group)
     enough = pool.enough(largest, queries or 1)
     if way is None:

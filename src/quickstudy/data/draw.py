@@ -7,22 +7,21 @@ learners meet the same tasks, and one integer brings a bad episode back.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.data.augment import project_tasks
+from quickstudy.data.class_draw import Augment, ClassDraw, Drawn, distinct_numbers
 from quickstudy.data.design import EpisodeDesign, check_design, fixed_tasks, span
+from quickstudy.data.label_draw import LabelDraw
 from quickstudy.data.source import DataError, Pool, PoolSource, Prior, Split, TaskSource
-from quickstudy.episode import Context, Episode, Examples, Inputs, tree_map, without_support
+from quickstudy.episode import Episode, without_support
 
-__all__ = ["ClassDraw", "Drawn", "EpisodeDesign", "Episodes", "distinct_numbers", "index_generator"]
-
-Augment = Callable[[Inputs, torch.Generator], Inputs]
+__all__ = [
+    "Augment", "ClassDraw", "Drawn", "EpisodeDesign", "Episodes", "distinct_numbers", "draw_from", "index_generator",
+]  # fmt: skip
 
 
 def index_generator(seed: int, split: str, index: int) -> torch.Generator:
@@ -31,193 +30,9 @@ def index_generator(seed: int, split: str, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(key, "little"))
 
 
-def distinct_numbers(rows: int, count: int, below: int, generator: torch.Generator) -> Tensor:
-    """Distinct numbers in random order, each row by itself, int64 (row, count), all ``< below``.
-
-    Rows of independent numbers, drawn again while they hold a number twice, are evenly distributed over the rows
-    without one; that costs far less than ordering ``below`` random keys when few numbers of many are wanted.
-
-    >>> distinct_numbers(2, 3, 3, torch.Generator().manual_seed(0)).sort().values.tolist()
-    [[0, 1, 2], [0, 1, 2]]
-    """
-    if count * count > below:
-        keys = torch.rand(rows, below, generator=generator)
-        return keys.topk(count, dim=1).indices
-    drawn = torch.randint(below, (rows, count), generator=generator)
-    while True:
-        ordered = drawn.sort(dim=1).values
-        twice = (ordered[:, 1:] == ordered[:, :-1]).any(1).nonzero().flatten()
-        if not len(twice):
-            return drawn
-        drawn[twice] = torch.randint(below, (len(twice), count), generator=generator)
-
-
-class Drawn(NamedTuple):
-    """What a batch of tasks from a pool is made of."""
-
-    classes: Tensor
-    """int64 (task, way)"""
-    support: Tensor
-    """int64 (task, way, example), rows of the pool."""
-    query: Tensor
-    """int64 (task, way, example)"""
-    ways: Tensor | None
-    """int64 (task,), where ways are a range."""
-    shots: Tensor | None
-    """int64 (task, way), where shots are a range."""
-    asked: Tensor | None = None
-    """int64 (task, way), where classes have unlike numbers of queries."""
-
-
-class ClassDraw:
-    """Draws tasks from a pool of classes, a whole batch with array operations.
-
-    Classes without replacement, examples without replacement, one gather. Classes are numbered in the random order in
-    which they were drawn, so a label says nothing of its class.
-
-    Args:
-        pool: what to draw from; it can fill the design.
-        design: the shape of the tasks.
-        tasks: tasks in a batch.
-    """
-
-    def __init__(self, pool: Pool, design: EpisodeDesign, *, tasks: int) -> None:
-        self.pool, self.design, self.tasks = pool, design, tasks
-        usable = pool.enough(span(design.shot)[1], design.queries)
-        self._largest = int(pool.counts[usable].max())
-        self._equal = bool((pool.counts[usable] == self._largest).all())
-        if pool.strangers:
-            usable[-1] = False
-        self._usable = usable.nonzero().flatten()
-        groups = [
-            ((pool.groups == group) & usable).nonzero().flatten()
-            for group in range(len(pool.group_names))
-        ]
-        fewest = span(design.way)[1] - pool.strangers
-        self.groups = [members for members in groups if len(members) >= fewest]
-
-    def draw_classes(self, way: int, generator: torch.Generator) -> Tensor:
-        """Distinct classes in random order, (task, way); what is of no class comes last."""
-        if self.pool.strangers:
-            known = self._known_classes(way - 1, generator)
-            return F.pad(known, (0, 1), value=self.pool.classes - 1)
-        return self._known_classes(way, generator)
-
-    def _known_classes(self, way: int, generator: torch.Generator) -> Tensor:
-        if self.design.within_group:
-            chosen = torch.randint(len(self.groups), (self.tasks,), generator=generator)
-            rows = []
-            for group in chosen.tolist():
-                members = self.groups[group]
-                rows.append(members[torch.randperm(len(members), generator=generator)[:way]])
-            return torch.stack(rows)
-        return self._usable[distinct_numbers(self.tasks, way, len(self._usable), generator)]
-
-    def draw_rows(self, classes: Tensor, shot: int, generator: torch.Generator) -> Tensor:
-        """Distinct examples of each class, support and then queries, as rows of the pool (task, way, example)."""
-        queries = self.design.queries
-        if not self.pool.apart:
-            return self._among(classes, self.pool.counts[classes], shot + queries, generator)
-        asked = self.pool.asked[classes]
-        shown = self.pool.counts[classes] - asked
-        support = self._among(classes, shown, shot, generator)
-        query = shown[..., None] + self._among(classes, asked, queries, generator)
-        # Of what is of no class there is no support; what is drawn of it is hidden from the learner.
-        return torch.cat([support, query], dim=2).clamp(max=int(self.pool.counts.sum()) - 1)
-
-    def _among(
-        self, classes: Tensor, counts: Tensor, each: int, generator: torch.Generator
-    ) -> Tensor:
-        """Rows of the pool (task, way, each), distinct ones of the first so many examples of each class."""
-        keys = torch.rand(*classes.shape, self._largest, generator=generator)
-        if not self._equal or self.pool.apart:
-            missing = torch.arange(self._largest) >= counts[..., None]
-            keys = keys.masked_fill_(missing, -1.0)
-        return self.pool.starts[classes][..., None] + keys.topk(each, dim=2).indices
-
-    def drawn(self, generator: torch.Generator, classes: Tensor | None = None) -> Drawn:
-        """What a batch of tasks is made of: of these classes (task, way), where they are given."""
-        (way_low, way), (shot_low, shot) = span(self.design.way), span(self.design.shot)
-        ways = shots = None
-        if way_low < way:
-            ways = torch.randint(way_low, way + 1, (self.tasks,), generator=generator)
-        if shot_low < shot:
-            shots = torch.randint(shot_low, shot + 1, (self.tasks, way), generator=generator)
-            if not shot_low:
-                # Else hardly a task of several classes would be without any example at all.
-                bare = torch.randint(shot + 1, (self.tasks, 1), generator=generator) == 0
-                shots = shots.masked_fill(bare, 0)
-        if classes is None:
-            classes = self.draw_classes(way, generator)
-            if self.pool.strangers and ways is not None:
-                # The last class that exists, in a smaller task as well.
-                classes = classes.scatter(1, ways[:, None] - 1, self.pool.classes - 1)
-        rows = self.draw_rows(classes, shot, generator)
-        return Drawn(classes, rows[..., :shot], rows[..., shot:], ways, shots)
-
-    def sampled(self, first: int, generator: torch.Generator) -> Drawn:
-        """Tasks of the pool's fixed support sets, from number ``first`` on: only the order of the classes is random.
-
-        All queries are asked, or as many of each class as the design has, which are drawn.
-        """
-        shot = span(self.design.shot)[1]
-        chosen = self.pool.samples[shot][first : first + self.tasks]
-        tasks, way = chosen.shape[:2]
-        classes = torch.rand(tasks, way, generator=generator).argsort(1)
-        support = chosen.gather(1, classes[..., None].expand(-1, -1, shot))
-        available = self.pool.asked[classes]
-        asked = available.clamp(max=self.design.queries)
-        query = self._among(classes, available, int(asked.max()), generator)
-        query += (self.pool.counts[classes] - available)[..., None]
-        # Where a class has fewer, what is beyond is masked.
-        query = query.clamp(max=int(self.pool.counts.sum()) - 1)
-        return Drawn(classes, support, query, None, None, asked)
-
-    def episode(self, generator: torch.Generator, augment: Augment | None = None) -> Episode:
-        """A batch of tasks, its examples varied by ``augment``."""
-        return self.made_of(self.drawn(generator), generator, augment)
-
-    def made_of(
-        self, drawn: Drawn, generator: torch.Generator, augment: Augment | None = None
-    ) -> Episode:
-        """The tasks that were drawn, their examples varied by ``augment``."""
-        classes, support, query, ways, shots, asked = drawn
-        tasks, way = classes.shape
-        exists = torch.ones(tasks, way, dtype=torch.bool)
-        if ways is not None:
-            exists = torch.arange(way) < ways[:, None]
-
-        def examples(rows: Tensor, kept: Tensor | None) -> Examples:
-            each = rows.shape[2]
-            flat = rows.reshape(-1)
-            x = tree_map(lambda tensor: tensor.index_select(0, flat), self.pool.x)
-            if augment is not None:
-                x = augment(x, generator)
-            mask = exists[..., None].expand(tasks, way, each)
-            if kept is not None:
-                mask = mask & (torch.arange(each) < kept[..., None])
-            return Examples(
-                x=tree_map(lambda tensor: tensor.view(tasks, way * each, *tensor.shape[1:]), x),
-                y=torch.arange(way).repeat_interleave(each).expand(tasks, -1).contiguous(),
-                mask=mask.reshape(tasks, -1),
-            )
-
-        return Episode(
-            support=examples(support, shots),
-            query=examples(query, asked),
-            context=Context(
-                exists,
-                self._description(classes),
-                self.pool.names.index_select(0, classes.flatten()).unflatten(0, (tasks, way)),
-            ),
-        )
-
-    def _description(self, classes: Tensor) -> Tensor:
-        """What tasks say of themselves, (task, word): of a group where all classes are of one, otherwise nothing."""
-        said = self.pool.descriptions
-        if not self.design.within_group or not said.shape[1]:
-            return torch.zeros(len(classes), 0)
-        return said[self.pool.groups[classes[:, 0]]]
+def draw_from(pool: Pool, design: EpisodeDesign, *, tasks: int) -> ClassDraw | LabelDraw:
+    """What draws such tasks from a pool."""
+    return (LabelDraw if pool.many else ClassDraw)(pool, design, tasks=tasks)
 
 
 class Episodes(torch.utils.data.Dataset[Episode]):
@@ -267,9 +82,9 @@ class Episodes(torch.utils.data.Dataset[Episode]):
                     "rather than a range."
                 )
             pool = source.pool(split)
-            self._classes = ClassDraw(pool, self._drawn, tasks=tasks)
-            self._sampled = bool(pool.samples)
+            self._classes = draw_from(pool, self._drawn, tasks=tasks)
             most = fixed_tasks(source, split, design)
+            self._sampled = most is not None
             if most is not None and tasks * length > most:
                 raise DataError(
                     f"There are {most} fixed tasks of shot {span(design.shot)[1]}; found {tasks * length} to be drawn."

@@ -23,7 +23,7 @@ class FeatureSource(PoolSource):
     kind = "vector"
 
     def __init__(self, source: PoolSource, encoder: Any) -> None:
-        self.source, self.encoder = source, encoder
+        self.source, self.encoder, self.labels = source, encoder, source.labels
         self._pools: dict[Split, Pool] = {}
 
     def pool(self, split: Split) -> Pool:

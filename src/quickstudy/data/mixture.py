@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from quickstudy.data.design import EpisodeDesign
-from quickstudy.data.draw import ClassDraw
+from quickstudy.data.draw import draw_from
 from quickstudy.data.source import DataError, PoolSource, Prior, Split, TaskSource
 from quickstudy.data.streams import GroupStreams
 from quickstudy.data.text_tasks import Texts
@@ -106,7 +106,7 @@ class Mixture(Prior):
         _check(self.mixed)
         first = self.mixed[0].source
         self.kind = first.kind  # type: ignore[misc]
-        self.values = _values(first)
+        self.values, self.labels = _values(first), first.labels
         self.inputs = max(map(_inputs, self.sources.values()))
         logs = [math.log(one.weight) + math.log(_size(one.source)) / temperature for one in sources]
         self.shares = torch.tensor(logs, dtype=torch.float64).softmax(0)
@@ -199,7 +199,7 @@ class Mixture(Prior):
             return lambda generator: source.draw(split, design, tasks=tasks, generator=generator)
         assert isinstance(source, PoolSource)
         if key not in self._draws:
-            draw = ClassDraw(source.pool(split), design, tasks=tasks)
+            draw = draw_from(source.pool(split), design, tasks=tasks)
             varied = source.augment if split == "train" else None
             self._draws[key] = lambda generator: draw.episode(generator, varied)
         return self._draws[key]
@@ -273,7 +273,8 @@ def _check(sources: Sequence[Mixed]) -> None:
 
 def _task(source: TaskSource) -> str:
     values = _values(source)
-    return f"{values} values" if values else "classes"
+    many = "many labels for an example" if source.labels == "many" else "classes"
+    return f"{values} values" if values else many
 
 
 def _image(source: TaskSource) -> tuple[int, ...]:

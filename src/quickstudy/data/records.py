@@ -99,7 +99,7 @@ def as_cell(value: Any) -> str | None:
     return json.dumps(value) if isinstance(value, bool | int | float) else None
 
 
-def _json_records(file: Path, text: str) -> Iterator[Record]:
+def _json_records(file: Path, text: str, *, lists: bool) -> Iterator[Record]:
     """One JSON object a line; only ``\\n`` ends a line, for texts hold other line separators."""
     for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
@@ -115,12 +115,19 @@ def _json_records(file: Path, text: str) -> Iterator[Record]:
                 f"{file}, line {line}: found a JSON {type(found).__name__}, expected an object such as "
                 '{"text": "…", "label": "…"}.'
             )
-        cells = {name: as_cell(value) for name, value in found.items()}
+        cells = {
+            name: json.dumps(value) if lists and isinstance(value, list) else as_cell(value)
+            for name, value in found.items()
+        }
         yield Record(line, {name: cell for name, cell in cells.items() if cell is not None})
 
 
-def read_records(path: str | Path) -> list[Record]:
+def read_records(path: str | Path, *, lists: bool = False) -> list[Record]:
     """All records of a table, by the ending of its name: .csv, .tsv, .jsonl or .ndjson, perhaps with .gz behind.
+
+    Args:
+        path: the file.
+        lists: a JSON list is a cell as well, as it is written in JSON; otherwise it is left out.
 
     Raises:
         DataError: the file is missing, empty, not UTF-8, of another kind, or malformed; says on which line.
@@ -135,7 +142,7 @@ def read_records(path: str | Path) -> list[Record]:
     if suffix in (".csv", ".tsv"):
         records = list(_csv_records(file, text, "\t" if suffix == ".tsv" else ","))
     else:
-        records = list(_json_records(file, text))
+        records = list(_json_records(file, text, lists=lists))
     if not records:
         raise DataError(f"The file {file} holds no record below its header; add some.")
     return records

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from quickstudy.data.exact import Exact
 from quickstudy.episode import Episode, Inputs, Stream, leaves, tree_map
+from quickstudy.likelihood import Labels
 
 if TYPE_CHECKING:
     from quickstudy.data.design import EpisodeDesign
@@ -46,6 +47,11 @@ class Pool:
             support only; no entries where any example may be either.
         samples: of each shot, fixed support sets, rows of the pool int64 (sample, class, shot); queries are ``asked``.
         strangers: whether the last class is none: its examples are asked about in every task, and belong to no class.
+        marks: where an example may have any number of labels, which of the classes these are, bool (example, class);
+            the examples are in no order then, and ``counts`` says how many have each label. No entries where each
+            example is of one class.
+        folds: int64 (example,), of examples with labels, the fold of each, counted from 0, where tasks learn from whole
+            folds and ask about the others.
     """
 
     x: Inputs
@@ -58,12 +64,15 @@ class Pool:
     asked: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     samples: Mapping[int, Tensor] = field(default_factory=dict)
     strangers: bool = False
+    marks: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
+    folds: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
     def __post_init__(self) -> None:
-        total = int(self.counts.sum())
+        total = self.examples
         if any(len(tensor) != total for tensor in leaves(self.x)):
+            told, given = "marks" if self.many else "counts", len(leaves(self.x)[0])
             raise DataError(
-                f"The pool's counts add up to {total} examples, but {len(leaves(self.x)[0])} were given."
+                f"The pool's {told} add up to {total} examples, but {given} were given."
             )
         if len(self.names) != self.classes:
             object.__setattr__(self, "names", torch.zeros(self.classes, 0, dtype=torch.int64))
@@ -79,6 +88,16 @@ class Pool:
     def classes(self) -> int:
         """The number of classes."""
         return len(self.counts)
+
+    @property
+    def many(self) -> bool:
+        """Whether an example may have any number of labels."""
+        return len(self.marks) > 0
+
+    @property
+    def examples(self) -> int:
+        """The number of examples."""
+        return len(self.marks) if self.many else int(self.counts.sum())
 
     @property
     def apart(self) -> bool:
@@ -116,6 +135,8 @@ class TaskSource(ABC):
 
     kind: ClassVar[Literal["image", "text", "vector", "several"]]
     """What the examples are; encoders of the same kind fit."""
+    labels: Labels = "one"
+    """Whether an example is of one class, or may have many labels, any number of them."""
     sources: Mapping[str, TaskSource] = MappingProxyType({})
     """The sources that a mixture mixes, by name; nothing of others."""
 

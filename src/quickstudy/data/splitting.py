@@ -150,11 +150,7 @@ def pool_of(
     Raises:
         DataError: the split has no classes.
     """
-    if not classes:
-        raise DataError(
-            f"The {split} split of {where} is empty; give it a share of the classes (validation=0.2,test=0.2), "
-            "add classes, or name another split."
-        )
+    _check_any(classes, split=split, where=where)
     groups = sorted({one.group for one in classes})
     number = {group: i for i, group in enumerate(groups)}
     rows = torch.tensor([row for one in classes for row in one.rows])
@@ -168,6 +164,48 @@ def pool_of(
         names=torch.zeros(len(classes), 0, dtype=torch.int64) if names is None else names,
         asked=torch.tensor(asked, dtype=torch.int64),
     )
+
+
+def pool_of_labels(
+    x: Inputs,
+    labels: Sequence[LabelledClass],
+    *,
+    rows: Sequence[int],
+    split: Split,
+    where: str,
+    names: Tensor,
+) -> Pool:
+    """The examples of a split, each of which may have any number of the labels; arguments as those of :func:`pool_of`.
+
+    Args:
+        rows: the examples, those without a label included.
+
+    Raises:
+        DataError: the split has no labels.
+    """
+    _check_any(labels, split=split, where=where)
+    place = {row: i for i, row in enumerate(rows)}
+    marks = torch.zeros(len(rows), len(labels), dtype=torch.bool)
+    for number, one in enumerate(labels):
+        marks[[place[row] for row in one.rows], number] = True
+    chosen = torch.tensor(rows)
+    return Pool(
+        x=tree_map(lambda tensor: tensor[chosen], x),
+        counts=marks.sum(0),
+        class_names=[one.name for one in labels],
+        groups=torch.zeros(len(labels), dtype=torch.int64),
+        group_names=[""],
+        names=names,
+        marks=marks,
+    )
+
+
+def _check_any(classes: Sequence[LabelledClass], *, split: Split, where: str) -> None:
+    if not classes:
+        raise DataError(
+            f"The {split} split of {where} is empty; give it a share of the classes (validation=0.2,test=0.2), "
+            "add classes, or name another split."
+        )
 
 
 def _repeats(

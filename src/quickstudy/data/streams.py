@@ -28,10 +28,15 @@ class GroupStreams:
         positions: tasks in a stream.
 
     Raises:
-        DataError: no group can fill a task.
+        DataError: no group can fill a task, or examples may have several labels.
     """
 
     def __init__(self, pool: Pool, design: EpisodeDesign, *, tasks: int, positions: int) -> None:
+        if pool.many:
+            raise DataError(
+                "Tasks of a stream have a class for each example, but here an example may have many labels; leave "
+                "episode.stream out."
+            )
         self._draw = ClassDraw(pool, replace(design, within_group=True), tasks=tasks)
         self.tasks, self.positions, self.way = tasks, positions, span(design.way)[1]
         if not self._draw.groups:

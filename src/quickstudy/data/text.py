@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from quickstudy.data.many_labels import divided_by_label, labelled_many
 from quickstudy.data.records import Record, as_cell, cell, check_columns, read_records
 from quickstudy.data.source import SPLITS, DataError
 from quickstudy.data.splitting import SPLIT_NAMES, Conflicts
 from quickstudy.data.text_tasks import Divided, LabelledText, Texts, divided
+from quickstudy.likelihood import Labels
 
 
 class TextSource(Texts):
@@ -16,6 +18,9 @@ class TextSource(Texts):
 
     Where a column ``split`` says train, validation or test, it decides. Otherwise whole groups are held out, or
     whole labels where there are fewer than three groups. A label in two groups is two classes.
+
+    With ``labels=many`` a text may have any number of labels, with semicolons between, or as a JSON list, or none
+    (:func:`quickstudy.data.many_labels.divided_by_label`); there are no groups then.
 
     Args:
         path: the file.
@@ -28,6 +33,7 @@ class TextSource(Texts):
         test: share held out for testing; 1 to test on all of them.
         seed: another seed, another split.
         conflicts: ``error``, or ``drop`` to leave out examples that are given to two classes.
+        labels: ``one`` for each text, or ``many``, any number of them.
 
     Raises:
         DataError: the file cannot be used; says what to do, and on which line.
@@ -46,17 +52,20 @@ class TextSource(Texts):
         test: float = 0.2,
         seed: int = 0,
         conflicts: Conflicts = "error",
+        labels: Labels = "one",
     ) -> None:
         if not path:
             raise DataError(
                 "Texts need a file: text:FILE.csv or text:FILE.jsonl, with columns text and label."
             )
-        texts, classes, said = _classes_of(
-            path,
-            read_records(path),
-            columns=Columns(text, label, group, split, description),
-            shares={"validation": validation, "test": test, "seed": seed, "conflicts": conflicts},
-        )
+        columns = Columns(text, label, group, split, description)
+        shares = {"validation": validation, "test": test, "seed": seed, "conflicts": conflicts}
+        records = read_records(path, lists=labels == "many")
+        said: dict[str, str] = {}
+        if labels == "many":
+            texts, classes = _labels_of(path, records, columns=columns, shares=shares)
+        else:
+            texts, classes, said = _classes_of(path, records, columns=columns, shares=shares)
         super().__init__(path, texts, classes, facts={"name": "text", "path": path}, said=said)
 
 
@@ -143,6 +152,26 @@ def _classes_of(
     classes = divided(where, examples, **shares)
     said = group_descriptions(where, records, [each.group for each in examples], description)
     return [each.text for each in examples], classes, said
+
+
+def _labels_of(
+    where: str, records: Sequence[Record], *, columns: Columns, shares: Mapping[str, Any]
+) -> tuple[list[str], Divided]:
+    """Of the records of a table the texts, and their labels, of which each may have any number."""
+    text, label, group, split, _ = columns
+    if group in records[0].cells:
+        raise DataError(
+            f"{where} has a column {group!r}, but labels are not held out by groups where a text may have many; take "
+            "the column away, or name another one that is not there: group=none."
+        )
+    examples = labelled_many(where, records, text=text, label=label)
+    if split in records[0].cells:
+        check_columns(where, records, [split])
+        examples = [
+            each._replace(split=split_of(where, record, split))
+            for each, record in zip(examples, records, strict=True)
+        ]
+    return [each.text for each in examples], divided_by_label(where, examples, **shares)
 
 
 def labelled_texts(

@@ -22,6 +22,7 @@ from quickstudy.data.splitting import (
     distinct,
     parts_of,
     pool_of,
+    pool_of_labels,
     shared_out,
 )
 
@@ -45,6 +46,10 @@ class Divided(NamedTuple):
     """The rows of a class are places of the texts."""
     labels: Mapping[str, str]
     """What each class is called: a label in two groups is two classes."""
+    unlabelled: Mapping[Split, Sequence[int]] | None = None
+    """Where a text may have any number of labels, and be in several classes: those of each split that have none."""
+    folds: Sequence[int] = ()
+    """The fold of each text, where tasks of the test split learn from whole folds."""
 
 
 def divided(
@@ -118,6 +123,8 @@ class Texts(PoolSource):
     ) -> None:
         self.where, self.texts, self.facts, self._said = where, list(texts), dict(facts), said
         self.parts, self._labels, self.samples = classes.parts, classes.labels, samples
+        self.unlabelled, self.folds = classes.unlabelled, classes.folds
+        self.labels = "one" if classes.unlabelled is None else "many"
         known = set(texts)
         self._strangers: dict[Split, range] = {}
         for split, beside in strangers.items():
@@ -164,12 +171,26 @@ class Texts(PoolSource):
         if self._encoder is None:
             raise DataError("Texts become tokens first: call prepare(encoder) before pool(split).")
         names = words_of([self._labels.get(one.name, "") for one in classes], self._encoder)
+        if self.labels == "many":
+            rows = self._rows(split)
+            folds = [self.folds[row] for row in rows] if self.folds and split == "test" else []
+            pool = pool_of_labels(
+                self._tokens, classes, rows=rows, split=split, where=self.where, names=names
+            )
+            return replace(pool, folds=torch.tensor(folds, dtype=torch.int64))
         pool = pool_of(self._tokens, classes, split=split, where=self.where, names=names)
         return described(pool, self._encoder, self._said)
 
     def pool_texts(self, split: Split) -> list[str]:
         """The texts of a split, in the order of the pool."""
-        return [self.texts[row] for one in self.parts[check_split(split)] for row in one.rows]
+        return [self.texts[row] for row in self._rows(check_split(split))]
+
+    def _rows(self, split: Split) -> list[int]:
+        """The texts of a split, in the order of the pool."""
+        rows = [row for one in self.parts[split] for row in one.rows]
+        if self.unlabelled is None:
+            return rows
+        return sorted({*rows, *self.unlabelled[split]})
 
     def without(self, split: Split, texts: Container[str]) -> Texts:
         """The same source, whose split lacks these texts, and the classes that are empty then.
@@ -186,10 +207,17 @@ class Texts(PoolSource):
         }
         kept = [_fewer(one, out) for one in self.parts[split]]
         less.parts = {**self.parts, split: [one for one in kept if one.rows]}
+        if self.unlabelled is not None:
+            bare = [row for row in self.unlabelled[split] if self.texts[row] not in texts]
+            less.unlabelled = {**self.unlabelled, split: bare}
         return less
 
     def describe(self) -> dict[str, Any]:
-        return {**self.facts, "splits": count_splits(self.parts)}
+        counts = count_splits(self.parts)
+        if self.labels == "many":
+            for split in self.parts:
+                counts[split]["examples"] = len(self._rows(split))
+        return {**self.facts, "splits": counts}
 
 
 def _fewer(one: LabelledClass, out: Container[int]) -> LabelledClass:

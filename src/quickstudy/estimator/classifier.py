@@ -29,6 +29,7 @@ from quickstudy.estimator.inputs import (
     texts_of,
 )
 from quickstudy.estimator.tables import coding_of, entries_of
+from quickstudy.likelihood import Bernoulli
 from quickstudy.naming import Description
 from quickstudy.nn.encoders import VectorEncoder
 from quickstudy.nn.tables import TableEncoder
@@ -219,6 +220,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "A task that follows another learns from examples; give some, or leave after out."
             )
         self.artifact_ = artifact_to_start_from(self.artifact, self.device)
+        if isinstance(self.artifact_.learner.likelihood, Bernoulli):
+            raise ValueError(
+                "This artifact gives an example any number of labels, and a FewShotClassifier one class; use "
+                "quickstudy.artifact.extend and answer, or an artifact of one class."
+            )
         if X is None and classes is not None:
             for scale in ("mean_", "scale_", "n_features_in_", "feature_names_in_"):
                 self.__dict__.pop(scale, None)

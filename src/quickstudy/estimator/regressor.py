@@ -27,7 +27,6 @@ from quickstudy.estimator.inputs import (
     table_of,
 )
 from quickstudy.estimator.tables import coding_of, entries_of
-from quickstudy.likelihood import Categorical
 from quickstudy.nn.encoders import RawEncoder, VectorEncoder
 from quickstudy.nn.tables import TableEncoder
 from quickstudy.pretrained import shipped
@@ -192,7 +191,7 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _start(self) -> None:
         self.artifact_ = artifact_to_start_from(self.artifact, self.device)
         learner = self.artifact_.learner
-        if isinstance(learner.likelihood, Categorical):
+        if not learner.likelihood.of_values:
             raise ValueError("This artifact tells classes apart; use FewShotClassifier.")
         if not isinstance(learner.encoder, VectorEncoder | RawEncoder | TableEncoder):
             raise ValueError(

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import torch
 
-from quickstudy.data.design import EpisodeDesign, check_design, span
+from quickstudy.data.design import EpisodeDesign, check_design, folds_in, span
 from quickstudy.data.draw import Episodes
 from quickstudy.data.known import DensityWorld
-from quickstudy.data.source import DataError, Prior, Split, TaskSource
+from quickstudy.data.source import DataError, PoolSource, Prior, Split, TaskSource
 from quickstudy.evaluation.ablations import ablations
 from quickstudy.evaluation.calibration import Calibration, calibrate, confusion
 from quickstudy.evaluation.contest import (
@@ -24,7 +24,7 @@ from quickstudy.evaluation.contest import (
 )
 from quickstudy.evaluation.entrants import contest_of, starting_encoder, untrained_copy
 from quickstudy.evaluation.intervals import interval, t_quantile
-from quickstudy.evaluation.measures import below_exact, summaries, summary
+from quickstudy.evaluation.measures import LABEL_MEASURES, below_exact, summaries, summary
 from quickstudy.learners.base import Learner
 from quickstudy.likelihood import Categorical, JointGaussian
 from quickstudy.nn.encoders import Encoder
@@ -89,7 +89,9 @@ def evaluate(
         moreover ``log_likelihood {mean, ci95}``, in nats for each query; ``coverage {mean, ci95}``, the share of values
         that its 95 % intervals hold; and ``below_exact {mean, ci95}``, by how many nats it falls short of the
         Bayes-optimal answer on the same tasks, None where that is unknown. Whoever else says how sure they are has
-        log_likelihood and coverage beside mean and ci95. Beside a learner whose likelihood is of all queries together,
+        log_likelihood and coverage beside mean and ci95. Where an example may have any number of labels, all have
+        ``macro_f1``, ``exact_match`` and ``average_precision``, each with mean and ci95; ``support`` is ``folds`` where
+        the shot counts these. Beside a learner whose likelihood is of all queries together,
         the exact answer's is so too, where the world knows it. In a world that knows how likely classes are,
         log_likelihood and below_exact are of classes.
 
@@ -147,7 +149,9 @@ def evaluate(
         short = below_exact(own, found.get("exact", {})) if known else None
         names = [name for name in ("log_likelihood", "coverage") if name in own]
         sureness = {name: summary(own[name]) for name in names} | {"below_exact": short}
-    parts: dict[str, Any] = {}
+    parts: dict[str, Any] = {name: summary(own[name]) for name in LABEL_MEASURES if name in own}
+    if folds_in(tasks.pool(split)) if isinstance(tasks, PoolSource) else 0:
+        parts["support"] = "folds"
     if without:
         parts["ablations"] = {
             name: {**summaries(each), "difference": summary(own["score"] - each["score"])}
@@ -195,7 +199,7 @@ def scores_by_shot(
     source = contest.source
     most = queries or (design.queries if isinstance(source, Prior) else 5)
     learner = contest.contestants["learner"]
-    named = isinstance(learner.likelihood, Categorical) and learner.bare
+    named = not learner.likelihood.of_values and learner.bare
     for shot in shots:
         if not shot and not named:
             continue

@@ -31,7 +31,7 @@ from quickstudy.episode import (
 )
 from quickstudy.evaluation.measures import Measures, joined, measured
 from quickstudy.learners.base import Learner
-from quickstudy.likelihood import Categorical, Likelihood, SquaredError
+from quickstudy.likelihood import Likelihood, SquaredError
 from quickstudy.nn.encoders import Encoder, RawEncoder, encode
 from quickstudy.nn.words import present
 
@@ -154,7 +154,7 @@ class EncodedPool(FixedPool):
     ) -> None:
         self.raw, self.encoder, self.device = pool.x, encoder, device
         example = self.encoded(torch.zeros(1, dtype=torch.int64))
-        count = int(pool.counts.sum())
+        count = pool.examples
         self.known = torch.zeros(count, dtype=torch.bool)
         x = torch.zeros(count, encoder.width, dtype=example.dtype)
         called = self._names(pool.names) if names and pool.names.shape[1] else pool.names
@@ -289,7 +289,7 @@ class Contest:
         if source is None:
             source = self._of_split(with_features(self.source, learner.encoder))
         answer = partial(answer_batch, learner)
-        bare = not isinstance(learner.likelihood, Categorical)
+        bare = learner.likelihood.of_values
         if reads and isinstance(source, PoolSource):
             bare = source.pool(self.split).names.shape[1] > 0
         entered = Contestant(answer, learner.likelihood, source, learner, bare)

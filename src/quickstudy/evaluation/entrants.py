@@ -14,11 +14,13 @@ from quickstudy.data.source import PoolSource, Split, TaskSource, World
 from quickstudy.episode import Episode, leaves
 from quickstudy.evaluation.ablations import ablations
 from quickstudy.evaluation.contest import BagOfTokens, Contest, Contestant
+from quickstudy.evaluation.labels import share_of_support
 from quickstudy.evaluation.rules import ridge_of_support, support_mean
 from quickstudy.learners import LEARNERS
 from quickstudy.learners.base import Learner
+from quickstudy.learners.closed_form import LinearHead
 from quickstudy.learners.metric import ProtoNet
-from quickstudy.likelihood import Categorical, JointGaussian
+from quickstudy.likelihood import Bernoulli, Categorical, JointGaussian, Labels
 from quickstudy.nn.encoders import Encoder, RawEncoder
 from quickstudy.nn.minilm import PretrainedError
 from quickstudy.nn.pretrained import HuggingFaceEncoder
@@ -130,7 +132,12 @@ def _enter_knowing(contest: Contest, world: ClassWorld) -> None:
 def _enter_classifiers(
     contest: Contest, learner: Learner, untrained: Callable[[], Encoder] | None
 ) -> None:
-    """The baselines of tasks that tell classes apart."""
+    """The baselines of tasks that tell classes apart, or where an example may have many labels."""
+    labels: Labels = "many" if isinstance(learner.likelihood, Bernoulli) else "one"
+    if labels == "many":
+        contest.contestants["most_frequent"] = Contestant(
+            share_of_support, Bernoulli(), contest.contestants["learner"].source, nn.Identity()
+        )
     raw = contest.read_by(learner.encoder)
     assert isinstance(raw, PoolSource)
     x = leaves(raw.pool(contest.split).x)
@@ -142,17 +149,16 @@ def _enter_classifiers(
         plain = RawEncoder(x[0][0].numel())
     # Texts differ in length, which only the angle ignores.
     text = contest.source.kind == "text"
-    nearest = ProtoNet(plain, distance="cosine" if text else "euclidean")
+    nearest = ProtoNet(plain, distance="cosine" if text else "euclidean", labels=labels)
     if contest.source.kind != "several":  # parts of unlike kinds have no distance of their own
         contest.enter("nearest_mean_raw_inputs", nearest, raw)
 
     name, fresh = starting_encoder(learner.encoder, untrained, contest.seed)
     if fresh is not None:
-        contest.enter(name, ProtoNet(fresh, distance="euclidean"))
+        contest.enter(name, ProtoNet(fresh, distance="euclidean", labels=labels))
 
     # A learner that encodes alike in every task reads what its encoder makes of the examples already.
     reads_features = learner.fixed_encoding and not learner.inner_loop
     trained = contest.contestants["learner"].source if reads_features else None
-    build: Callable[[Encoder], Learner] = LEARNERS["linear_head"]
-    head = build(RawEncoder(learner.encoder.width))
+    head = LinearHead(RawEncoder(learner.encoder.width), labels=labels)
     contest.enter("linear_head", head, trained or contest.encoded(learner.encoder))

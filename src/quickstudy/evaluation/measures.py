@@ -11,7 +11,9 @@ from torch import Tensor
 from quickstudy.data.exact import Exact
 from quickstudy.episode import Episode
 from quickstudy.evaluation.intervals import interval
+from quickstudy.evaluation.labels import label_measures
 from quickstudy.likelihood import (
+    Bernoulli,
     Categorical,
     Gaussian,
     JointGaussian,
@@ -24,7 +26,10 @@ Z = 1.959964
 
 Measures = Mapping[str, Tensor]
 """Name to a number for each task, (task,): ``score``, and for those who say how sure they are ``log_likelihood`` and
-``coverage``."""
+``coverage``; of many labels also :data:`LABEL_MEASURES`."""
+
+LABEL_MEASURES = ("macro_f1", "exact_match", "average_precision")
+"""What is measured beside micro F1 where an example may have any number of labels."""
 
 
 def measured(
@@ -55,6 +60,8 @@ def measured(
     if isinstance(likelihood, Gaussian | JointGaussian):
         found["log_likelihood"] = -likelihood.task_nll(outputs, query, context)
         found["coverage"] = _coverage(*likelihood.distribution(outputs), episode)
+    if isinstance(likelihood, Bernoulli):
+        found |= label_measures(outputs, query, context)
     if of_classes:
         # Without the smoothing of labels that a learner may have been trained with.
         found["log_likelihood"] = -Categorical().task_nll(outputs, query, context)

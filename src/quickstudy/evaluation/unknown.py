@@ -108,7 +108,8 @@ def ask(
     """
     if not isinstance(learner.likelihood, Categorical) or not isinstance(source, PoolSource):
         raise DataError(
-            "Only a learner of classes can say that a query is of none; this one, or this source, is of numbers."
+            "Only a learner of classes can say that a query is of none; this one, or this source, is of numbers, or of "
+            "many labels for an example, which may have none."
         )
     source.prepare(learner.encoder)
     out_of_scope = source.with_strangers(split) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.episode import Context, Examples, Inputs
@@ -45,3 +46,19 @@ def named_examples(
         return None
     numbers = torch.arange(known, context.classes.shape[1], device=classes.device)
     return Examples(embed(names), numbers.expand_as(classes), classes & present(names))
+
+
+def named_labels(
+    context: Context, embed: Callable[[Inputs], Tensor], *, known: int = 0
+) -> Examples | None:
+    """The same where an example may have any number of labels: a name has its own and no other.
+
+    >>> names = torch.tensor([[[3.0, 4.0], [1.0, 1.0]]])
+    >>> context = Context(torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 0), names)
+    >>> named_labels(context, lambda x: x, known=1).y.tolist()
+    [[[0.0, 1.0]]]
+    """
+    named = named_examples(context, embed, known=known)
+    if named is None:
+        return None
+    return named._replace(y=F.one_hot(named.y, context.classes.shape[1]).to(named.x.dtype))

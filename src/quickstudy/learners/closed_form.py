@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from quickstudy.episode import Context, Examples, Inputs, concatenate
 from quickstudy.functional import full_precision
+from quickstudy.learners.any_labels import likelihood_of
 from quickstudy.learners.base import Learner
-from quickstudy.learners.class_names import check_reads_names, named_examples
-from quickstudy.learners.logistic import fit_logistic
+from quickstudy.learners.class_names import check_reads_names, named_examples, named_labels
+from quickstudy.learners.logistic import fit_labels, fit_logistic
 from quickstudy.learners.metric import UNSEEN, class_sums
-from quickstudy.likelihood import Categorical
+from quickstudy.likelihood import Categorical, Labels
 from quickstudy.nn.encoders import Encoder
 
 
@@ -154,7 +155,7 @@ class LinearState(NamedTuple):
     features: Tensor
     """(task, example, width)"""
     labels: Tensor
-    """int64 (task, example)"""
+    """int64 (task, example); of many labels float (task, example, label)"""
     counted: Tensor
     """For how many an example counts, (task, example); 0 for padding"""
     weights: Tensor
@@ -173,7 +174,8 @@ class LinearHead(Learner):
     fitted by Newton's method, all tasks of a batch at once, and differentiated where that comes to rest
     (:func:`quickstudy.learners.logistic.fit_logistic`), so that the encoder can be trained through the fit as
     MetaOptNet does (Lee et al. 2019, Meta-Learning with Differentiable Convex Optimization, whose best head is a
-    support vector machine). A class without examples is never the answer.
+    support vector machine). A class without examples is never the answer. With many labels, each is a logistic
+    regression by itself (:func:`quickstudy.learners.logistic.fit_labels`).
 
     Args:
         encoder: maps an example to a vector.
@@ -183,6 +185,7 @@ class LinearHead(Learner):
         label_smoothing: of the training loss.
         names: the name of a class that has one counts for w examples of it, w learned, 1 at first; the encoder must
             read texts.
+        labels: whether an example has ``one`` class or ``many`` labels, any number of them.
 
     Raises:
         ValueError: penalty or steps is not positive; names for an encoder that does not read any.
@@ -212,14 +215,15 @@ class LinearHead(Learner):
         unit_length: bool = True,
         label_smoothing: float = 0.0,
         names: bool = False,
+        labels: Labels = "one",
     ) -> None:
-        super().__init__(encoder, Categorical(label_smoothing=label_smoothing))
+        super().__init__(encoder, likelihood_of(labels, label_smoothing))
         if penalty <= 0:
             raise ValueError(f"The penalty must be positive; found {penalty}.")
         if steps < 1:
             raise ValueError(f"The number of steps must be at least 1; found {steps}.")
         self.penalty, self.steps, self.unit_length = penalty, steps, unit_length
-        self.names = names
+        self.names, self.labels = names, labels
         if names:
             check_reads_names(encoder)
             self.log_name_weight = nn.Parameter(torch.zeros(()))
@@ -237,20 +241,31 @@ class LinearHead(Learner):
         features = self.embed(support.x)
         examples = Examples(features, support.y, support.mask.to(features.dtype))
         known = 0 if state is None else state.weights.shape[2]
-        named = named_examples(context, self.embed, known=known) if self.names else None
+        names = named_labels if self.labels == "many" else named_examples
+        named = names(context, self.embed, known=known) if self.names else None
         if named is not None:
             counted = self.log_name_weight.exp() * named.mask
             examples = concatenate(named._replace(mask=counted), examples)
         if state is not None:
-            examples = concatenate(Examples(*state[:3]), examples)
+            earlier = Examples(*state[:3])
+            if self.labels == "many":
+                # What came before a label was known has it not.
+                new = context.classes.shape[1] - known
+                earlier = earlier._replace(y=F.pad(earlier.y, (0, new)))
+            examples = concatenate(earlier, examples)
         with full_precision(features.device):
-            weights, bias = fit_logistic(
-                examples._replace(mask=examples.mask > 0),
-                context,
-                penalty=self.penalty,
-                steps=self.steps,
-                counted=examples.mask,
-            )
+            if self.labels == "many":
+                weights, bias = fit_labels(
+                    examples, context, penalty=self.penalty, steps=self.steps
+                )
+            else:
+                weights, bias = fit_logistic(
+                    examples._replace(mask=examples.mask > 0),
+                    context,
+                    penalty=self.penalty,
+                    steps=self.steps,
+                    counted=examples.mask,
+                )
         return LinearState(*examples, weights, bias)
 
     def predict(self, state: LinearState, x: Inputs, context: Context) -> Tensor:

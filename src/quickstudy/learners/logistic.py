@@ -12,6 +12,7 @@ from torch import Tensor
 
 from quickstudy.episode import Context, Examples
 from quickstudy.functional import conjugate_gradient
+from quickstudy.learners.any_labels import one_sided
 from quickstudy.learners.metric import UNSEEN
 
 PRODUCTS = 12
@@ -91,6 +92,53 @@ def fit_logistic(
         found = found - (slope - slope.detach())
     weights, bias = found[:, :-1], found[:, -1:]
     return weights, (bias - centre @ weights).masked_fill(~seen, UNSEEN)
+
+
+def fit_labels(
+    examples: Examples, context: Context, *, penalty: float, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Fit a logistic regression to each label of each task, all at once.
+
+    ``min_{w_l, b_l} Σ_i n_i log(1 + exp(-±(w_lᵀ x_i + b_l))) + λ/2 ‖w_l‖²``, which is that of two classes with
+    ``w = w_1 - w_0`` and twice the penalty, for at its least ``w_1 = -w_0`` and so ``‖w_0‖² + ‖w_1‖² = ‖w‖² / 2``.
+
+    Args:
+        examples: x are features (task, example, width), y 0 and 1 (task, example, label), and the mask says for how
+            many an example counts, n; 0 for padding.
+        context: which labels exist.
+        penalty: λ; 1 / C of scikit-learn.
+        steps: most Newton steps.
+
+    Returns:
+        Weights (task, width, label) and bias (task, 1, label), differentiable in the features and n. Those of a label
+        that no example has, or all have, are :func:`one_sided`.
+    """
+    (tasks, count, width), way = examples.x.shape, context.classes.shape[1]
+
+    def each_label(tensor: Tensor) -> Tensor:
+        return tensor[:, None].expand(tasks, way, *tensor.shape[1:]).flatten(0, 1)
+
+    counted = examples.mask.to(examples.x.dtype)
+    alone = Examples(
+        each_label(examples.x),
+        examples.y.transpose(1, 2).reshape(tasks * way, count).long(),
+        each_label(counted > 0),
+    )
+    two = torch.ones(tasks * way, 2, dtype=torch.bool, device=counted.device)
+    weights, bias = fit_logistic(
+        alone,
+        context._replace(classes=two),
+        penalty=2 * penalty,
+        steps=steps,
+        counted=each_label(counted),
+    )
+    weights = (weights[..., 1] - weights[..., 0]).view(tasks, way, width)
+    bias = (bias[..., 1] - bias[..., 0]).view(tasks, 1, way)
+    have, lack = (
+        (each.to(counted.dtype) * counted[..., None]).sum(1)[:, None]
+        for each in (examples.y, 1 - examples.y)
+    )
+    return weights.transpose(1, 2), one_sided(bias, have, lack)
 
 
 def _errors(logits: Tensor, target: Tensor, share: Tensor, seen: Tensor) -> Tensor:

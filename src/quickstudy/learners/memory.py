@@ -20,7 +20,7 @@ from quickstudy.learners.describing import Described, Describer
 from quickstudy.learners.gradient import GradientLearner
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.learners.named_head import TRUST, NamedHead, counts_of
-from quickstudy.likelihood import Categorical
+from quickstudy.likelihood import Bernoulli, Categorical
 from quickstudy.nn.encoders import LARGEST_CPU_TENSOR, Encoder, RawEncoder, encode
 from quickstudy.nn.layers import Block, Norm
 from quickstudy.nn.modulation import Coefficients, Modulation
@@ -368,7 +368,13 @@ def _wrapped(learner: Builder, encoder: Encoder, values: int) -> Learner:
             "learner to one that predicts numbers, such as neural_process or maml."
         )
     if not getattr(cls, "inner_loop", False):
-        return learner(RawEncoder(encoder.width), **options)
+        base = learner(RawEncoder(encoder.width), **options)
+        if isinstance(base.likelihood, Bernoulli):
+            raise ValueError(
+                f"Tasks of many labels for an example are not conditioned; found {cls.__name__} with labels=many. "
+                "Train that learner by itself, or leave labels out."
+            )
+        return base
     base = learner(encoder, **options)
     if not isinstance(base, GradientLearner):
         raise ValueError(

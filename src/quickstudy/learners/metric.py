@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.episode import Context, Examples, Inputs
+from quickstudy.learners.any_labels import label_sums, likelihood_of, one_sided
 from quickstudy.learners.base import Learner
-from quickstudy.learners.class_names import check_reads_names, named_examples
-from quickstudy.likelihood import Categorical
+from quickstudy.learners.class_names import check_reads_names, named_examples, named_labels
+from quickstudy.likelihood import Labels
 from quickstudy.nn.encoders import Encoder
 
 UNSEEN = -1e4
@@ -38,7 +39,10 @@ def class_sums(features: Tensor, examples: Examples, way: int) -> tuple[Tensor, 
 
 
 class PrototypeState(NamedTuple):
-    """Class sums and counts; adding two of them is learning more."""
+    """Class sums and counts; adding two of them is learning more.
+
+    Where examples may have any number of labels, those of all examples stand before those of each label.
+    """
 
     sums: Tensor
     """(task, way, width)"""
@@ -68,6 +72,7 @@ def named_prototypes(
     name_weight: Tensor | None,
     *,
     known: int = 0,
+    many: bool = False,
 ) -> PrototypeState:
     """Prototypes of embedded examples, among which the name of a class counts for w of them.
 
@@ -77,15 +82,21 @@ def named_prototypes(
         context: which classes there are, and their names.
         name_weight: w; None where names do not count.
         known: the number of the first classes whose names have been counted before.
+        many: an example has any number of labels (:func:`label_sums`).
     """
-    way = context.classes.shape[1]
-    found = PrototypeState(*class_sums(embed(support.x), support, way))
+
+    def summed(examples: Examples, features: Tensor) -> PrototypeState:
+        if many:
+            return PrototypeState(*label_sums(features, examples))
+        return PrototypeState(*class_sums(features, examples, context.classes.shape[1]))
+
+    found = summed(support, embed(support.x))
     if name_weight is None:
         return found
-    named = named_examples(context, embed, known=known)
+    named = (named_labels if many else named_examples)(context, embed, known=known)
     if named is None:
         return found
-    sums, counts = class_sums(named.x, named, way)
+    sums, counts = summed(named, named.x)
     return found.and_more(PrototypeState(name_weight * sums, name_weight * counts))
 
 
@@ -139,11 +150,13 @@ class ProtoNet(Learner):
     """Prototypical network: the class whose mean embedding is nearest.
 
     ``logit_c = -‖f(x) - p_c‖² · τ`` or ``τ · cos(f(x), p_c)``, with ``p_c`` the mean of the class's
-    embeddings.
+    embeddings. With many labels, each is one against the rest: ``logit_l = τ (d(f(x), p_l) - d(f(x), r_l) - θ)`` with d
+    the negative distance or the cosine, r_l the mean of the examples without the label, and a threshold θ.
 
     Snell et al. 2017, Prototypical Networks for Few-shot Learning. Differs from the paper: the temperature τ
     is learned; the Euclidean distance is divided by the width, so that one τ suits every width; with
-    ``cosine``, embeddings are scaled to unit length before the mean.
+    ``cosine``, embeddings are scaled to unit length before the mean; the paper knows one class of each example only,
+    and θ is learned.
 
     Args:
         encoder: maps an example to a vector.
@@ -152,6 +165,7 @@ class ProtoNet(Learner):
         label_smoothing: of the training loss.
         names: the name of a class that has one counts for w examples of it, w learned, 1 at first; the encoder must
             read texts.
+        labels: whether an example has ``one`` class or ``many`` labels, any number of them.
 
     Raises:
         ValueError: an option is out of range; names for an encoder that does not read any.
@@ -171,11 +185,14 @@ class ProtoNet(Learner):
         temperature: float = 10.0,
         label_smoothing: float = 0.0,
         names: bool = False,
+        labels: Labels = "one",
     ) -> None:
-        super().__init__(encoder, Categorical(label_smoothing=label_smoothing))
+        super().__init__(encoder, likelihood_of(labels, label_smoothing))
         check_distance(distance)
-        self.distance, self.names = distance, names
+        self.distance, self.names, self.labels = distance, names, labels
         self.log_temperature = log_temperature_of(temperature)
+        if labels == "many":
+            self.threshold = nn.Parameter(torch.zeros(()))
         if names:
             check_reads_names(encoder)
             self.log_name_weight = nn.Parameter(torch.zeros(()))
@@ -188,10 +205,20 @@ class ProtoNet(Learner):
     def adapt(
         self, support: Examples, context: Context, state: PrototypeState | None = None
     ) -> PrototypeState:
-        weight = self.log_name_weight.exp() if self.names else None
-        known = 0 if state is None else state.counts.shape[1]
-        return named_prototypes(self.embed, support, context, weight, known=known).and_more(state)
+        many, weight = self.labels == "many", self.log_name_weight.exp() if self.names else None
+        known = 0 if state is None else state.counts.shape[1] - many
+        found = named_prototypes(self.embed, support, context, weight, known=known, many=many)
+        return found.and_more(state)
 
     def predict(self, state: PrototypeState, x: Inputs, context: Context) -> Tensor:
-        logits = closeness(self.embed(x), state.means, self.distance) * self.log_temperature.exp()
+        queries, temperature = self.embed(x), self.log_temperature.exp()
+        if self.labels == "many":
+            have = PrototypeState(state.sums[:, 1:], state.counts[:, 1:])
+            lack = PrototypeState(state.sums[:, :1] - have.sums, state.counts[:, :1] - have.counts)
+            nearer, farther = (
+                closeness(queries, each.means, self.distance) for each in (have, lack)
+            )
+            logits = (nearer - farther - self.threshold) * temperature
+            return one_sided(logits, have.counts[:, None], lack.counts[:, None])
+        logits = closeness(queries, state.means, self.distance) * temperature
         return logits.masked_fill(state.counts[:, None] == 0, UNSEEN)

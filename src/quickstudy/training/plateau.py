@@ -10,7 +10,7 @@ from torch import Tensor
 
 from quickstudy.config import RunConfig
 from quickstudy.episode import Episode
-from quickstudy.likelihood import Categorical, Likelihood, SquaredError
+from quickstudy.likelihood import Bernoulli, Categorical, Likelihood, SquaredError
 
 log = logging.getLogger("quickstudy")
 
@@ -27,8 +27,9 @@ FEWEST_STEPS = 100
 def loss_of_chance(likelihood: Likelihood, episode: Episode) -> Tensor:
     """The loss of the best answer that looks at no example, a scalar in nats.
 
-    Of classes ``mean_t log way_t``; of numbers, that of their mean over the batch, and of their scale where the learner
-    gives one: ``Σ_dim ½ σ²`` or ``Σ_dim ½ log(2 π e σ²)``.
+    Of classes ``mean_t log way_t``; of labels, way times the entropy of the share of them that examples have; of
+    numbers, that of their mean over the batch, and of their scale where the learner gives one: ``Σ_dim ½ σ²`` or
+    ``Σ_dim ½ log(2 π e σ²)``.
 
     >>> from quickstudy.episode import Task, collate
     >>> x, y = torch.zeros(4, 1), torch.arange(4)
@@ -40,6 +41,11 @@ def loss_of_chance(likelihood: Likelihood, episode: Episode) -> Tensor:
         return ways.clamp(min=1).log().to(torch.float32).mean()
     seen = episode.query.y[episode.query.mask]
     variance = seen.var(0, correction=0).clamp(min=1e-12)
+    if isinstance(likelihood, Bernoulli):
+        exists = episode.query.mask[..., None] & episode.context.classes[:, None]
+        share = episode.query.y[exists].mean().clamp(1e-6, 1 - 1e-6)
+        each = -(share * share.log() + (1 - share) * (1 - share).log())
+        return ways.float().mean() * each
     if isinstance(likelihood, SquaredError):
         return 0.5 * variance.sum()
     return 0.5 * (2 * math.pi * math.e * variance).log().sum()
