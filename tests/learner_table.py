@@ -91,6 +91,11 @@ ROWS = [
     Row("maml++", "maml", {"steps": 2, "rate": 0.3, "rates": "step", "adapt": "norms"}),
     Row("meta-curvature", "maml", {"steps": 2, "rate": 0.3, "rates": "curvature"}),
     Row("proto-maml", "maml", {"steps": 2, "rate": 0.3, "head": "prototypes", "strategy": "sweep"}),
+    Row(
+        "leopard",
+        "maml",
+        {"steps": 2, "rate": 0.3, "head": "generated", "adapt": "last:1", "rates": "tensor"},
+    ),
     Row("maml-values", "maml", {"steps": 2, "values": 2}),
     Row("maml-values-sweep", "maml", {"steps": 2, "values": 1, "strategy": "sweep"}),
     Row("maml-values-head", "maml", {"steps": 3, "values": 2, "adapt": "head", "rates": "element"}),

@@ -130,6 +130,15 @@ def _mean(hidden: Tensor, exists: Tensor) -> Tensor:
     return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
+def _unit(vectors: Tensor, exists: Tensor) -> Tensor:
+    """Vectors (example, width) of length 1, zero for a text without words.
+
+    Such are the padding of a task, whose mean is zero, where a length has no second derivative.
+    """
+    absent = ~exists.any(1, keepdim=True)
+    return F.normalize(vectors.masked_fill(absent, 1), dim=-1).masked_fill(absent, 0)
+
+
 class HuggingFaceEncoder(Encoder):
     """A text model of Hugging Face: tokens in, one vector a text out.
 
@@ -245,11 +254,11 @@ class HuggingFaceEncoder(Encoder):
         lora: int,
     ) -> None:
         if pooling not in ("mean", "cls"):
-            raise PretrainedError(f"pooling must be mean or cls; found {pooling!r}.")
+            raise PretrainedError(f"The option pooling must be mean or cls; found {pooling!r}.")
         longest = getattr(model.config, "max_position_embeddings", None) or words
         if not 3 <= words <= longest:
             raise PretrainedError(
-                f"words must lie between 3 and {longest} for this model; found {words}."
+                f"The option words must lie between 3 and {longest} for this model; found {words}."
             )
         if getattr(model.config, "is_encoder_decoder", False):
             raise PretrainedError(
@@ -258,12 +267,12 @@ class HuggingFaceEncoder(Encoder):
             )
         if lora < 0 or (lora and not frozen):
             raise PretrainedError(
-                f"lora must be a rank, or 0 for no adapters, and goes with frozen=true; found lora={lora} and "
-                f"frozen={str(frozen).lower()}."
+                f"The option lora must be a rank, or 0 for no adapters, and goes with frozen=true; found lora={lora} "
+                f"and frozen={str(frozen).lower()}."
             )
         if lexical < 0 or (lexical and not normalise):
             raise PretrainedError(
-                f"lexical must be 0 or more, and goes with normalise=true; found lexical={lexical} and "
+                f"The option lexical must be 0 or more, and goes with normalise=true; found lexical={lexical} and "
                 f"normalise={str(normalise).lower()}."
             )
         make_exact(model)
@@ -350,9 +359,9 @@ class HuggingFaceEncoder(Encoder):
         hidden = found.last_hidden_state
         pooled = hidden[:, 0] if self.pooling == "cls" else _mean(hidden, exists)
         if self.lexical:
-            words = F.normalize(_mean(found.hidden_states[0], exists), dim=-1)
-            pooled = torch.cat([F.normalize(pooled, dim=-1), self.lexical * words], -1)
-        return F.normalize(pooled, dim=-1) * self.width**0.5 if self.normalise else pooled
+            words = _unit(_mean(found.hidden_states[0], exists), exists)
+            pooled = torch.cat([_unit(pooled, exists), self.lexical * words], -1)
+        return _unit(pooled, exists) * self.width**0.5 if self.normalise else pooled
 
     def forward(self, x: Inputs) -> Tensor:
         if x.is_floating_point():
