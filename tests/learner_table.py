@@ -33,6 +33,8 @@ class Row(NamedTuple):
     """Of training on a toy, until it helps."""
     rate: float = 0.02
     """Of these steps; who must first find out where values lie takes larger ones."""
+    pairs: bool = False
+    """It needs an encoder that reads pairs."""
     offset: float = 0.0
     """How far the values of toy tasks lie from zero: what those find out in a few steps who must find all of it out."""
 
@@ -42,7 +44,23 @@ class Row(NamedTuple):
         return int(str(self.options.get("values", 0)))
 
     def build(self, encoder: Encoder) -> Learner:
-        return LEARNERS[self.name](encoder, **self.options)
+        return LEARNERS[self.name](PairReader(encoder) if self.pairs else encoder, **self.options)
+
+
+class PairReader(Encoder):
+    """Any encoder as one that reads pairs: what it makes of both, and of what they have in common."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder, self.width = encoder, encoder.width
+        self.relate = nn.Linear(3 * self.width, self.width)
+
+    def forward(self, x: Inputs) -> Tensor:
+        return self.encoder(x)
+
+    def read_pairs(self, first: Tensor, second: Tensor) -> Tensor:
+        one, two = self.encoder(first), self.encoder(second)
+        return self.relate(torch.cat([one, two, one * two], -1)).tanh()
 
 
 IN_CONTEXT = {"width": 8, "layers": 2, "heads": 2, "bank": 7}
@@ -66,6 +84,8 @@ ROWS = [
     Row("feat", "feat", {"heads": 2}),
     Row("feat-euclidean", "feat", {"distance": "euclidean"}),
     Row("deepsets", "feat", {"set_function": "deepsets"}),
+    Row("cross_encoder", "cross_encoder", {}, pairs=True),
+    Row("cross_encoder-few", "cross_encoder", {"pairs": 4}, pairs=True),
     Row("ridge", "ridge", {}),
     Row("linear_head", "linear_head", {}),
     Row("linear_head-raw", "linear_head", {"unit_length": False}),

@@ -60,7 +60,7 @@ def test_the_blocks_run(
             assert 0 <= float(capsys.readouterr().out) <= 1
             continue
         for line in block.strip().splitlines():
-            pretrained = "lexical" in line  # which only MiniLM can do
+            pretrained = "lexical" in line or "lora" in line  # which only MiniLM can do
             plain = line if pretrained else line.replace("--encoder text ", "")
             program, *words = shlex.split(plain)
             assert program == "quickstudy"

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from quickstudy.episode import Context, Episode, Examples, Inputs, leaves
-from quickstudy.functional import STRATEGIES, Strategy, Weights, fitting_strategy, summed, tied
+from quickstudy.functional import STRATEGIES, Strategy, Weights, fitting_strategy, tied
 from quickstudy.functional.watching import first_divergence
 from quickstudy.learners.base import Learner
 from quickstudy.learners.fast_weights import FastWeights
 from quickstudy.learners.head_start import Start
 from quickstudy.learners.step_sizes import Kind
-from quickstudy.likelihood import in_parts
 from quickstudy.nn.encoders import Encoder
 
 SPARING: tuple[Strategy, ...] = ("sweep", "sqrt", "fd")
@@ -199,7 +197,9 @@ class MAML(GradientLearner):
         strategy = self._strategy(state, support, context)
         if self._share >= self.multi_step:
             state = self.fast.descend(state, support, context, strategy=strategy, fresh=True)
-            return self._asked(state, episode, sparing=strategy in SPARING)
+            sparing, count = strategy in SPARING, query.mask.shape[1]
+            at_once = QUERIES_AT_ONCE * support.mask.shape[1] if sparing else count
+            return self.asked(state, episode, at_once=at_once)
         for k, weight in enumerate(self.step_weights()):
             state = self.fast.descend(
                 state, support, context, strategy=strategy, steps=range(k, k + 1), fresh=k == 0
@@ -207,22 +207,6 @@ class MAML(GradientLearner):
             outputs = self.predict(state, query.x, context)
             losses.append(weight * self.likelihood.nll(outputs, query, context))
         return torch.stack(losses).sum()
-
-    def _asked(self, state: Weights, episode: Episode, *, sparing: bool) -> Tensor:
-        """The loss of the queries; sparing of memory, some of them at a time."""
-        support, query, context = episode
-        at_once = QUERIES_AT_ONCE * support.mask.shape[1]
-        if not sparing or query.mask.shape[1] <= at_once:
-            return self.likelihood.nll(self.predict(state, query.x, context), query, context)
-
-        def loss(part: Examples, share: Tensor, *weights: Tensor) -> Tensor:
-            outputs = self.predict(dict(zip(state, weights, strict=True)), part.x, context)
-            nll = self.likelihood.task_nll(outputs, part, context)
-            return (nll * share.to(nll.dtype)).mean()
-
-        parts = [partial(loss, *part) for part in in_parts(query, at_once)]
-        trained = [value for value in self.parameters() if value.requires_grad]
-        return summed(parts, trained, list(state.values()))
 
     def step_weights(self) -> list[float]:
         """v_k, how much the queries count after each inner step."""

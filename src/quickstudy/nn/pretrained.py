@@ -18,6 +18,7 @@ from quickstudy.functional import inside_transform
 from quickstudy.nn.encoders import Encoder
 from quickstudy.nn.layers import Norm
 from quickstudy.nn.minilm import MINILM, MINILM_SHA256, PretrainedError, minilm_folder
+from quickstudy.nn.pairs import Frame, joined
 from quickstudy.nn.preparation import add_lora, additive_mask, make_exact
 
 if TYPE_CHECKING:
@@ -255,7 +256,8 @@ class HuggingFaceEncoder(Encoder):
     ) -> None:
         if pooling not in ("mean", "cls"):
             raise PretrainedError(f"The option pooling must be mean or cls; found {pooling!r}.")
-        longest = getattr(model.config, "max_position_embeddings", None) or words
+        named = getattr(model.config, "max_position_embeddings", None)
+        longest = named or words
         if not 3 <= words <= longest:
             raise PretrainedError(
                 f"The option words must lie between 3 and {longest} for this model; found {words}."
@@ -277,11 +279,16 @@ class HuggingFaceEncoder(Encoder):
             )
         make_exact(model)
         self.model, self._tokenizer = model, tokenizer
-        self._tokenizer.enable_truncation(max_length=words)
         self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._frame = Frame.of(self._tokenizer)
+        self._tokenizer.enable_truncation(max_length=words)
         self.pooling, self.normalise, self.lexical = pooling, normalise, lexical
         self.width = int(model.config.hidden_size) * (2 if lexical else 1)
         self._padding = int(getattr(model.config, "pad_token_id", None) or 0)
+        # Positions may begin behind that of padding, as RoBERTa's do.
+        self._room = min(2 * words, longest - self._padding - 1) if named else 2 * words
+        self._tells_apart = int(getattr(model.config, "type_vocab_size", None) or 0) > 1
         self.layers = nn.Sequential(*(Refinement(self.width) for _ in range(layers)))
         model.requires_grad_(not frozen)
         if lora:
@@ -338,23 +345,48 @@ class HuggingFaceEncoder(Encoder):
 
         Texts of like length go together, some at a time, so that little padding is computed.
         """
+        return self._in_pieces(x)
+
+    def read_pairs(self, first: Tensor, second: Tensor) -> Tensor:
+        """Vectors (pair, width) of pairs of texts that the model reads as one, ``[CLS] first [SEP] second [SEP]``.
+
+        The special tokens are those that the tokenizer puts around two texts; a model that has token types is told
+        which text a token is of. A pair may have twice the words of a text, or as many as the model has positions.
+
+        Args:
+            first: tokens, int64 (pair, word), -1 for padding.
+            second: likewise.
+
+        Raises:
+            ValueError: something else than tokens was given.
+        """
+        if first.is_floating_point() or second.is_floating_point():
+            raise ValueError(
+                "Texts are read in pairs by their tokens, but features of them were given; give the tokens."
+            )
+        tokens, which = joined(self._frame, first, second, self._room)
+        return self.layers(self._in_pieces(tokens, which if self._tells_apart else None))
+
+    def _in_pieces(self, x: Tensor, types: Tensor | None = None) -> Tensor:
         if not len(x) or inside_transform() or torch.compiler.is_exporting():
-            return self._features(x)
+            return self._features(x, types)
         words = (x != WORD_PADDING).sum(1)
         order = words.argsort(stable=True)
-        pieces = [
-            self._features(x[rows, : max(1, int(words[rows[-1]]))])
-            for rows in order.split(TEXTS_AT_ONCE[x.device.type == "cpu"])
-        ]
+        pieces = []
+        for rows in order.split(TEXTS_AT_ONCE[x.device.type == "cpu"]):
+            longest = max(1, int(words[rows[-1]]))
+            own = None if types is None else types[rows, :longest]
+            pieces.append(self._features(x[rows, :longest], own))
         return torch.cat(pieces)[order.argsort()]
 
-    def _features(self, x: Tensor) -> Tensor:
+    def _features(self, x: Tensor, types: Tensor | None = None) -> Tensor:
         exists = x != WORD_PADDING
         dtype = next(self.model.parameters()).dtype
         mask = additive_mask(exists, dtype, causal=self._causal)
         tokens = torch.where(exists, x, self._padding)
+        told = {} if types is None else {"token_type_ids": types}
         found = self.model(
-            input_ids=tokens, attention_mask=mask, output_hidden_states=bool(self.lexical)
+            input_ids=tokens, attention_mask=mask, output_hidden_states=bool(self.lexical), **told
         )
         hidden = found.last_hidden_state
         pooled = hidden[:, 0] if self.pooling == "cls" else _mean(hidden, exists)
