@@ -34,6 +34,8 @@ class Row(NamedTuple):
     """Of training on a toy, until it helps."""
     rate: float = 0.02
     """Of these steps; who must first find out where values lie takes larger ones."""
+    pairs: bool = False
+    """It needs an encoder that reads pairs."""
     offset: float = 0.0
     """How far the values of toy tasks lie from zero: what those find out in a few steps who must find all of it out."""
 
@@ -48,7 +50,23 @@ class Row(NamedTuple):
         return self.options.get("labels") == "many"
 
     def build(self, encoder: Encoder) -> Learner:
-        return LEARNERS[self.name](encoder, **self.options)
+        return LEARNERS[self.name](PairReader(encoder) if self.pairs else encoder, **self.options)
+
+
+class PairReader(Encoder):
+    """Any encoder as one that reads pairs: what it makes of both, and of what they have in common."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder, self.width = encoder, encoder.width
+        self.relate = nn.Linear(3 * self.width, self.width)
+
+    def forward(self, x: Inputs) -> Tensor:
+        return self.encoder(x)
+
+    def read_pairs(self, first: Tensor, second: Tensor) -> Tensor:
+        one, two = self.encoder(first), self.encoder(second)
+        return self.relate(torch.cat([one, two, one * two], -1)).tanh()
 
 
 IN_CONTEXT = {"width": 8, "layers": 2, "heads": 2, "bank": 7}
@@ -73,6 +91,8 @@ ROWS = [
     Row("feat", "feat", {"heads": 2}),
     Row("feat-euclidean", "feat", {"distance": "euclidean"}),
     Row("deepsets", "feat", {"set_function": "deepsets"}),
+    Row("cross_encoder", "cross_encoder", {}, pairs=True),
+    Row("cross_encoder-few", "cross_encoder", {"pairs": 4}, pairs=True),
     Row("ridge", "ridge", {}),
     Row("linear_head", "linear_head", {}),
     Row("linear_head-raw", "linear_head", {"unit_length": False}),
@@ -101,6 +121,11 @@ ROWS = [
     Row("maml++", "maml", {"steps": 2, "rate": 0.3, "rates": "step", "adapt": "norms"}),
     Row("meta-curvature", "maml", {"steps": 2, "rate": 0.3, "rates": "curvature"}),
     Row("proto-maml", "maml", {"steps": 2, "rate": 0.3, "head": "prototypes", "strategy": "sweep"}),
+    Row(
+        "leopard",
+        "maml",
+        {"steps": 2, "rate": 0.3, "head": "generated", "adapt": "last:1", "rates": "tensor"},
+    ),
     Row("maml-values", "maml", {"steps": 2, "values": 2}),
     Row("maml-values-sweep", "maml", {"steps": 2, "values": 1, "strategy": "sweep"}),
     Row("maml-values-head", "maml", {"steps": 3, "values": 2, "adapt": "head", "rates": "element"}),

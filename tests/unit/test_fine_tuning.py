@@ -57,7 +57,7 @@ def test_one_step_is_that_of_adamw_and_the_head_is_that_of_scikit_learn() -> Non
     means = torch.stack([features[y == c].mean(0) for c in range(3)])
     # The first step of AdamW: whatever the slope, as far as the rate, and a hundredth of it back to zero. With one
     # step, warming up takes no part of it.
-    loss = F.cross_entropy(8.0 * features @ F.normalize(means.detach(), dim=-1).T, y)
+    loss = F.cross_entropy(3 * math.log(3) * features @ F.normalize(means.detach(), dim=-1).T, y)
     loss.backward()
     with torch.no_grad():
         for value in by_hand.parameters():
@@ -120,9 +120,7 @@ def test_examples_of_several_tensors_and_dropout_by_seed() -> None:
     assert not any(part.training for part in encoder.modules())
 
 
-@pytest.mark.parametrize(
-    "option", ["passes", "batch", "rate", "head_rate", "tuning_temperature", "penalty"]
-)
+@pytest.mark.parametrize("option", ["passes", "batch", "rate", "head_rate", "sharpness", "penalty"])
 def test_options_out_of_range_are_refused(option: str) -> None:
     with pytest.raises(ValueError, match=rf"{option} must be .*; found 0\."):
         FineTuning(VectorEncoder(2), **{option: 0})

@@ -21,10 +21,12 @@ SETTINGS = [
 ]
 
 
-def test_the_python_runs() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+def test_the_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    generated, own_loop = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    exec(generated, {})
+    assert capsys.readouterr().out == "torch.Size([1, 3, 64])\n"
     names: dict[str, object] = {}
-    exec(block, names)
+    exec(own_loop, names)
     net = names["net"]
     assert isinstance(net, torch.nn.Module)
     assert all(value.grad is not None and value.grad.isfinite().all() for value in net.parameters())
@@ -36,11 +38,12 @@ def test_each_setting_can_be_had(setting: str) -> None:
     assert build_learner({"name": "maml", **options}, {"name": "image", "width": 16, "layers": 2})
 
 
-def test_every_strategy_and_the_command_are_there() -> None:
+def test_every_strategy_and_the_commands_are_there() -> None:
     assert set(STRATEGIES) == set(re.findall(r"^\| `(\w+)` \|", TEXT, re.M))
     assert len(SETTINGS) >= 8
-    (line,) = re.findall(r"^quickstudy .*$", TEXT, re.M)
-    for word in shlex.split(line):
+    lines = re.findall(r"^quickstudy .*$", TEXT, re.M)
+    assert len(lines) == 2
+    for word in shlex.split(" ".join(lines)):
         if word.startswith("learner."):
             key, value = word.removeprefix("learner.").split("=")
             assert f"`{key}: {value}`" in TEXT

@@ -111,4 +111,5 @@ def _of_last(module: nn.Module, part: str) -> set[str]:
 def _patterns(names: list[str]) -> str:
     """The names with layer numbers folded: 100 names of 12 equal layers become about 10."""
     folded = dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in names)
-    return ", ".join(folded) or "(none; every parameter is frozen)"
+    frozen = "(none; every parameter is frozen: build a text encoder with frozen=false or lora=8)"
+    return ", ".join(folded) or frozen

@@ -8,6 +8,7 @@ from quickstudy.learners.cavia import CAVIA
 from quickstudy.learners.closed_form import LinearHead, Ridge
 from quickstudy.learners.conditional_process import ConditionalNeuralProcess
 from quickstudy.learners.context import InContext
+from quickstudy.learners.cross_encoder import CrossEncoder
 from quickstudy.learners.fine_tuning import FineTuning
 from quickstudy.learners.gradient import MAML
 from quickstudy.learners.implicit import ImplicitMAML
@@ -26,6 +27,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "matching": MatchingNetwork,
     "relation": RelationNetwork,
     "feat": FEAT,
+    "cross_encoder": CrossEncoder,
     "ridge": Ridge,
     "in_context": InContext,
     "maml": MAML,

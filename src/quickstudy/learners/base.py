@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from quickstudy.episode import Context, Episode, Examples, Inputs, Stream, positions
-from quickstudy.functional import added_up
+from quickstudy.episode import (
+    Context,
+    Episode,
+    Examples,
+    Inputs,
+    Stream,
+    leaves,
+    positions,
+    tree_map,
+)
+from quickstudy.functional import added_up, summed
 from quickstudy.learners.streams import stream_loss
-from quickstudy.likelihood import Likelihood
+from quickstudy.likelihood import Likelihood, in_parts
 from quickstudy.nn.encoders import Encoder, encode
 
 State = Any
@@ -98,6 +108,23 @@ class Learner(nn.Module, ABC):
         """Outputs for the queries after adapting to the support, by a shorter way where a learner has one."""
         return self.predict(
             self.adapt(episode.support, episode.context), episode.query.x, episode.context
+        )
+
+    def asked(self, state: State, episode: Episode, *, at_once: int) -> Tensor:
+        """Mean negative log-likelihood of the queries from a state, its gradient made of so many at a time."""
+        _, query, context = episode
+        if query.mask.shape[1] <= at_once:
+            return self.likelihood.nll(self.predict(state, query.x, context), query, context)
+
+        def loss(part: Examples, share: Tensor, *values: Tensor) -> Tensor:
+            left = iter(values)
+            same = tree_map(lambda _: next(left), state)
+            nll = self.likelihood.task_nll(self.predict(same, part.x, context), part, context)
+            return (nll * share.to(nll.dtype)).mean()
+
+        parts = [partial(loss, *part) for part in in_parts(query, at_once)]
+        return summed(
+            parts, [each for each in self.parameters() if each.requires_grad], leaves(state)
         )
 
     def query_loss(self, episode: Episode) -> Tensor:

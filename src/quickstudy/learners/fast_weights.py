@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from quickstudy.functional import (
     inside_transform,
     over_tasks,
 )
-from quickstudy.learners.metric import UNSEEN, class_sums
+from quickstudy.learners.head_start import HeadOfExamples, Start
 from quickstudy.learners.step_sizes import Kind, StepSizes
 from quickstudy.likelihood import Categorical, SquaredError
 from quickstudy.nn.encoders import LARGEST_CPU_TENSOR, Encoder, encode
@@ -41,7 +41,7 @@ class FastWeights:
     """The weights that move while a task is learned: some of an encoder's, and a head on it.
 
     ``head.weight`` (task, rows, width) and ``head.bias`` (task, rows) have a row for each class or value; ``encoder.…``
-    (task, …) are what adapts of the encoder. The encoder and the two modules here belong to the learner, which
+    (task, …) are what adapts of the encoder. The encoder and the modules here belong to the learner, which
     registers each of them once.
 
     Args:
@@ -71,7 +71,7 @@ class FastWeights:
         steps: int = 5,
         adapt: str = "all",
         rates: Kind = "fixed",
-        head: Literal["zero", "prototypes"] = "zero",
+        head: Start = "zero",
         tasks_at_once: int = 0,
         values: int = 0,
         compile: bool = False,
@@ -80,16 +80,18 @@ class FastWeights:
             raise ValueError(f"The rate of the inner steps must be positive; found {rate}.")
         if steps < 1:
             raise ValueError(f"The number of inner steps must be at least 1; found {steps}.")
-        if head not in ("zero", "prototypes"):
-            raise ValueError(f"The head must begin at zero or at the prototypes; found {head!r}.")
+        if head not in get_args(Start):
+            raise ValueError(
+                f"The head must begin at zero, at the prototypes, or generated; found {head!r}."
+            )
         if values < 0:
             raise ValueError(
                 f"The number of values must be positive, or 0 for classes; found {values}."
             )
-        if values and head == "prototypes":
+        if values and head != "zero":
             raise ValueError(
-                "Found head='prototypes' beside values, but prototypes are means of classes, which values do not have; "
-                "leave head at zero: the head of values begins where training finds it best."
+                f"Found head={head!r} beside values, but such a head is made of the examples of classes, which values "
+                "do not have; leave head at zero: the head of values begins where training finds it best."
             )
         if tasks_at_once < 0:
             raise ValueError(
@@ -103,7 +105,11 @@ class FastWeights:
         if not head_adapts and not self.names:
             raise ValueError("Nothing would adapt: every parameter of the encoder is frozen.")
         # A head that stays at zero would tell nothing.
-        self.prototypes = head == "prototypes" or not (head_adapts or values)
+        of_examples = head != "zero" or not (head_adapts or values)
+        self.of_examples = (
+            HeadOfExamples(encoder.width, generated=head == "generated") if of_examples else None
+        )
+        """Makes the head of classes that does not begin at zero."""
         self.start = nn.Linear(encoder.width, values) if values else None
         """Where the head of values begins."""
         named = dict(encoder.named_parameters())
@@ -139,14 +145,10 @@ class FastWeights:
                 )
             weights["head.weight"] = self.start.weight.expand(tasks, -1, -1)
             weights["head.bias"] = self.start.bias.expand(tasks, -1)
-        elif self.prototypes:
+        elif self.of_examples is not None:
             with self._in_evaluation():
                 features = encode(self.encoder, support.x)
-            sums, counts = class_sums(features, support, way)
-            prototypes = sums / counts.clamp(min=1)[..., None]
-            nearness = -prototypes.square().sum(-1) / self.encoder.width
-            weights["head.weight"] = 2 * prototypes / self.encoder.width
-            weights["head.bias"] = nearness.masked_fill(counts == 0, UNSEEN)
+            weights["head.weight"], weights["head.bias"] = self.of_examples(features, support, way)
         else:
             known = chain(self.encoder.parameters(), self.sizes.parameters())
             kind = next((value.dtype for value in known), torch.get_default_dtype())
@@ -204,7 +206,7 @@ class FastWeights:
         encoder, which moves from the second step on.
         """
         steps = range(self.steps) if steps is None else steps
-        at_zero = fresh and self.start is None and not self.prototypes
+        at_zero = fresh and self.start is None and self.of_examples is None
         alone = steps if not self.names else steps[: at_zero and steps.start == 0]
         if alone:
             weights = self._descend_head(weights, support, context, strategy, alone)

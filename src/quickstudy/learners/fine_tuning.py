@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -64,7 +65,8 @@ class FineTuning(Learner):
         rate: highest rate of the encoder's parameters; of adapters of LoRA about ten times as much is right.
         head_rate: of the heads that are trained beside it.
         temperature: initial τ, of meta-training, which learns it.
-        tuning_temperature: κ; a low one leaves something to learn when all examples are told apart.
+        sharpness: κ / ln N in a task of N classes. A low one leaves something to learn where all examples are told
+            apart; with more classes there is more to be told apart from.
         penalty: of the logistic regression.
         names: the name of a class that has one counts for w examples of it, w learned, 1 at first; the encoder must
             read texts.
@@ -99,7 +101,7 @@ class FineTuning(Learner):
         rate: float = 1e-4,
         head_rate: float = 1e-3,
         temperature: float = 10.0,
-        tuning_temperature: float = 8.0,
+        sharpness: float = 3.0,
         penalty: float = 0.1,
         names: bool = False,
         seed: int = 0,
@@ -111,7 +113,7 @@ class FineTuning(Learner):
         positive = {
             "rate": rate,
             "head_rate": head_rate,
-            "tuning_temperature": tuning_temperature,
+            "sharpness": sharpness,
             "penalty": penalty,
         }
         for name, value in positive.items():
@@ -120,7 +122,7 @@ class FineTuning(Learner):
         self.tuned = adapted_names(encoder, adapt)
         self.passes, self.batch, self.seed = passes, batch, seed
         self.rate, self.head_rate, self.penalty = rate, head_rate, penalty
-        self.tuning_temperature = tuning_temperature
+        self.sharpness = sharpness
         self.log_temperature = log_temperature_of(temperature)
         self.log_name_weight = None
         if names:
@@ -200,6 +202,7 @@ class FineTuning(Learner):
             {"params": moved[-1:], "lr": self.head_rate},
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.rate)
+        temperature = self.sharpness * math.log(max(2, int(seen.sum())))
         steps = self.passes * -(-len(y) // self.batch)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: min((step + 1) / (WARMUP * steps), 1 - step / steps)
@@ -208,7 +211,7 @@ class FineTuning(Learner):
             for _ in range(self.passes):
                 for rows in torch.randperm(len(y)).to(y.device).split(self.batch):
                     features = F.normalize(self._features(own, take_tasks(x, rows)), dim=-1)
-                    logits = self.tuning_temperature * features @ F.normalize(heads, dim=-1).T
+                    logits = temperature * features @ F.normalize(heads, dim=-1).T
                     losses = F.cross_entropy(
                         logits.masked_fill(~seen, UNSEEN), y[rows], reduction="none"
                     )

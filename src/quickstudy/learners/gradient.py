@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from quickstudy.episode import Context, Episode, Examples, Inputs, leaves
-from quickstudy.functional import STRATEGIES, Strategy, Weights, fitting_strategy, summed, tied
+from quickstudy.functional import STRATEGIES, Strategy, Weights, fitting_strategy, tied
 from quickstudy.functional.watching import first_divergence
 from quickstudy.learners.base import Learner
 from quickstudy.learners.fast_weights import FastWeights
+from quickstudy.learners.head_start import Start
 from quickstudy.learners.step_sizes import Kind
-from quickstudy.likelihood import in_parts
 from quickstudy.nn.encoders import Encoder
 
 SPARING: tuple[Strategy, ...] = ("sweep", "sqrt", "fd")
@@ -39,6 +38,7 @@ class GradientLearner(Learner, ABC):
         super().__init__(weights.encoder, weights.likelihood)
         self.penalty = penalty
         self.fast, self.start, self.sizes = weights, weights.start, weights.sizes
+        self.of_examples = weights.of_examples
 
     def together(self, episode: Episode) -> int:
         return min(self.fast.side_by_side(part.x) for part in (episode.support, episode.query))
@@ -85,6 +85,7 @@ class MAML(GradientLearner):
     MAML++ (Antoniou et al. 2019)             ``rates="step"``, ``multi_step=0.1`` and ``first_order=0.3``, see below
     Meta-Curvature (Park & Oliva 2019)        ``rates="curvature"``
     Proto-MAML (Triantafillou et al. 2020)    ``head="prototypes"``: W_c = 2 p_c / d, b_c = -‖p_c‖² / d for d features
+    LEOPARD (Bansal et al. 2020)              ``head="generated"``, ``adapt="last:2"``, ``rates="tensor"``, see below
     ========================================  =================================================================
 
     MAML++ begins with easier gradients. While a share t < ``multi_step`` of the training is over, the queries are asked
@@ -93,6 +94,13 @@ class MAML(GradientLearner):
     gradient is of first order. Differs from the paper: earlier steps fade out wholly, not to 0.03 / K; normalisation
     keeps no statistics, so there are none for each step. The rest are settings of the training: its rate may fall along
     a cosine (``training.schedule``).
+
+    LEOPARD (Bansal et al. 2020, Learning to Few-Shot Learn Across Diverse Natural Language Classification Tasks) lets a
+    trained perceptron make the row of each class from its examples (:class:`HeadOfExamples`), takes its steps on the
+    head and on upper layers only, and learns how far they go. Differs from the paper: the perceptron begins at zero and
+    adds to the head of Proto-MAML, so an untrained one does no harm; the head reads the features of the encoder, not
+    those of one more perceptron; rates are of each tensor, not of each layer; the examples that make the head take the
+    steps as well.
 
     The state maps names to fast weights (task, …): ``head.weight`` (task, way, width), ``head.bias`` (task,
     way) and ``encoder.…``, with ``values`` for way in a regression; adapting again takes more steps from there.
@@ -108,7 +116,8 @@ class MAML(GradientLearner):
             the head), ``norms``, ``last:n``, a pattern of names, or several of these with commas between. Parameters
             that are frozen when the learner is built stay so.
         rates: ``fixed``, or learned: ``tensor``, ``element``, ``step`` or ``curvature`` (:class:`StepSizes`).
-        head: how it begins: ``zero``, or at the ``prototypes`` of the support; the head of values is learned instead.
+        head: how it begins: at ``zero``, at the ``prototypes`` of the support, or ``generated`` from its examples; the
+            head of values is learned instead.
         values: numbers that a task predicts; 0: a class.
         tasks_at_once: tasks that adapt side by side, and whose gradients are made together; 0 chooses: all of them on
             an accelerator, on a CPU as many as stay in the cache.
@@ -137,7 +146,7 @@ class MAML(GradientLearner):
         strategy: Strategy | Literal["auto"] = "auto",
         adapt: str = "all",
         rates: Kind = "fixed",
-        head: Literal["zero", "prototypes"] = "zero",
+        head: Start = "zero",
         tasks_at_once: int = 0,
         values: int = 0,
         compile: bool = False,
@@ -188,7 +197,9 @@ class MAML(GradientLearner):
         strategy = self._strategy(state, support, context)
         if self._share >= self.multi_step:
             state = self.fast.descend(state, support, context, strategy=strategy, fresh=True)
-            return self._asked(state, episode, sparing=strategy in SPARING)
+            sparing, count = strategy in SPARING, query.mask.shape[1]
+            at_once = QUERIES_AT_ONCE * support.mask.shape[1] if sparing else count
+            return self.asked(state, episode, at_once=at_once)
         for k, weight in enumerate(self.step_weights()):
             state = self.fast.descend(
                 state, support, context, strategy=strategy, steps=range(k, k + 1), fresh=k == 0
@@ -196,22 +207,6 @@ class MAML(GradientLearner):
             outputs = self.predict(state, query.x, context)
             losses.append(weight * self.likelihood.nll(outputs, query, context))
         return torch.stack(losses).sum()
-
-    def _asked(self, state: Weights, episode: Episode, *, sparing: bool) -> Tensor:
-        """The loss of the queries; sparing of memory, some of them at a time."""
-        support, query, context = episode
-        at_once = QUERIES_AT_ONCE * support.mask.shape[1]
-        if not sparing or query.mask.shape[1] <= at_once:
-            return self.likelihood.nll(self.predict(state, query.x, context), query, context)
-
-        def loss(part: Examples, share: Tensor, *weights: Tensor) -> Tensor:
-            outputs = self.predict(dict(zip(state, weights, strict=True)), part.x, context)
-            nll = self.likelihood.task_nll(outputs, part, context)
-            return (nll * share.to(nll.dtype)).mean()
-
-        parts = [partial(loss, *part) for part in in_parts(query, at_once)]
-        trained = [value for value in self.parameters() if value.requires_grad]
-        return summed(parts, trained, list(state.values()))
 
     def step_weights(self) -> list[float]:
         """v_k, how much the queries count after each inner step."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,14 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Inputs) -> Tensor:
         """Encode a tree of tensors (example, …) as (example, width)."""
+
+
+@runtime_checkable
+class ReadsPairs(Protocol):
+    """An encoder that can read two examples in one pass, each in the sight of the other."""
+
+    def read_pairs(self, first: Tensor, second: Tensor) -> Tensor:
+        """Vectors (pair, width) of pairs of examples (pair, …)."""
 
 
 def encode(encoder: Encoder, x: Inputs) -> Tensor:

@@ -16,6 +16,7 @@ from quickstudy.nn.encoders import Encoder
 from quickstudy.nn.layers import Norm
 from quickstudy.nn.loading import load_text_model
 from quickstudy.nn.minilm import MINILM, MINILM_SHA256, PretrainedError
+from quickstudy.nn.pairs import Frame, joined
 from quickstudy.nn.preparation import add_lora, additive_mask, make_exact
 
 if TYPE_CHECKING:
@@ -47,6 +48,15 @@ def _mean(hidden: Tensor, exists: Tensor) -> Tensor:
     """The mean over the words of each text, (example, width)."""
     weight = exists[..., None].to(hidden.dtype)
     return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def _unit(vectors: Tensor, exists: Tensor) -> Tensor:
+    """Vectors (example, width) of length 1, zero for a text without words.
+
+    Such are the padding of a task, whose mean is zero, where a length has no second derivative.
+    """
+    absent = ~exists.any(1, keepdim=True)
+    return F.normalize(vectors.masked_fill(absent, 1), dim=-1).masked_fill(absent, 0)
 
 
 class HuggingFaceEncoder(Encoder):
@@ -178,11 +188,12 @@ class HuggingFaceEncoder(Encoder):
         lora: int,
     ) -> None:
         if pooling not in ("mean", "cls"):
-            raise PretrainedError(f"pooling must be mean or cls; found {pooling!r}.")
-        longest = getattr(model.config, "max_position_embeddings", None) or words
+            raise PretrainedError(f"The option pooling must be mean or cls; found {pooling!r}.")
+        named = getattr(model.config, "max_position_embeddings", None)
+        longest = named or words
         if not 3 <= words <= longest:
             raise PretrainedError(
-                f"words must lie between 3 and {longest} for this model; found {words}."
+                f"The option words must lie between 3 and {longest} for this model; found {words}."
             )
         if getattr(model.config, "is_encoder_decoder", False):
             raise PretrainedError(
@@ -191,21 +202,26 @@ class HuggingFaceEncoder(Encoder):
             )
         if lora < 0 or (lora and not frozen):
             raise PretrainedError(
-                f"lora must be a rank, or 0 for no adapters, and goes with frozen=true; found lora={lora} and "
-                f"frozen={str(frozen).lower()}."
+                f"The option lora must be a rank, or 0 for no adapters, and goes with frozen=true; found lora={lora} "
+                f"and frozen={str(frozen).lower()}."
             )
         if lexical < 0 or (lexical and not normalise):
             raise PretrainedError(
-                f"lexical must be 0 or more, and goes with normalise=true; found lexical={lexical} and "
+                f"The option lexical must be 0 or more, and goes with normalise=true; found lexical={lexical} and "
                 f"normalise={str(normalise).lower()}."
             )
         make_exact(model)
         self.model, self._tokenizer = model, tokenizer
-        self._tokenizer.enable_truncation(max_length=words)
         self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._frame = Frame.of(self._tokenizer)
+        self._tokenizer.enable_truncation(max_length=words)
         self.pooling, self.normalise, self.lexical = pooling, normalise, lexical
         self.width = int(model.config.hidden_size) * (2 if lexical else 1)
         self._padding = int(getattr(model.config, "pad_token_id", None) or 0)
+        # Positions may begin behind that of padding, as RoBERTa's do.
+        self._room = min(2 * words, longest - self._padding - 1) if named else 2 * words
+        self._tells_apart = int(getattr(model.config, "type_vocab_size", None) or 0) > 1
         self.layers = nn.Sequential(*(Refinement(self.width) for _ in range(layers)))
         self._choose(frozen, trained)
         if lora:
@@ -217,7 +233,8 @@ class HuggingFaceEncoder(Encoder):
         """Leave those weights of the model to be trained that are to be."""
         if frozen and trained != "all":
             raise PretrainedError(
-                f"trained says which weights are trained, and goes with frozen=false; found trained={trained}."
+                "The option trained says which weights are trained, and goes with frozen=false; found "
+                f"trained={trained}."
             )
         self.model.requires_grad_(not frozen)
         if not frozen:
@@ -277,30 +294,55 @@ class HuggingFaceEncoder(Encoder):
 
         Texts of like length go together, some at a time, so that little padding is computed.
         """
+        return self._in_pieces(x)
+
+    def read_pairs(self, first: Tensor, second: Tensor) -> Tensor:
+        """Vectors (pair, width) of pairs of texts that the model reads as one, ``[CLS] first [SEP] second [SEP]``.
+
+        The special tokens are those that the tokenizer puts around two texts; a model that has token types is told
+        which text a token is of. A pair may have twice the words of a text, or as many as the model has positions.
+
+        Args:
+            first: tokens, int64 (pair, word), -1 for padding.
+            second: likewise.
+
+        Raises:
+            ValueError: something else than tokens was given.
+        """
+        if first.is_floating_point() or second.is_floating_point():
+            raise ValueError(
+                "Texts are read in pairs by their tokens, but features of them were given; give the tokens."
+            )
+        tokens, which = joined(self._frame, first, second, self._room)
+        return self.layers(self._in_pieces(tokens, which if self._tells_apart else None))
+
+    def _in_pieces(self, x: Tensor, types: Tensor | None = None) -> Tensor:
         if not len(x) or inside_transform() or torch.compiler.is_exporting():
-            return self._features(x)
+            return self._features(x, types)
         words = (x != WORD_PADDING).sum(1)
         order = words.argsort(stable=True)
-        pieces = [
-            self._features(x[rows, : max(1, int(words[rows[-1]]))])
-            for rows in order.split(TEXTS_AT_ONCE[x.device.type == "cpu"])
-        ]
+        pieces = []
+        for rows in order.split(TEXTS_AT_ONCE[x.device.type == "cpu"]):
+            longest = max(1, int(words[rows[-1]]))
+            own = None if types is None else types[rows, :longest]
+            pieces.append(self._features(x[rows, :longest], own))
         return torch.cat(pieces)[order.argsort()]
 
-    def _features(self, x: Tensor) -> Tensor:
+    def _features(self, x: Tensor, types: Tensor | None = None) -> Tensor:
         exists = x != WORD_PADDING
         dtype = next(self.model.parameters()).dtype
         mask = additive_mask(exists, dtype, causal=self._causal)
         tokens = torch.where(exists, x, self._padding)
+        told = {} if types is None else {"token_type_ids": types}
         found = self.model(
-            input_ids=tokens, attention_mask=mask, output_hidden_states=bool(self.lexical)
+            input_ids=tokens, attention_mask=mask, output_hidden_states=bool(self.lexical), **told
         )
         hidden = found.last_hidden_state
         pooled = hidden[:, 0] if self.pooling == "cls" else _mean(hidden, exists)
         if self.lexical:
-            words = F.normalize(_mean(found.hidden_states[0], exists), dim=-1)
-            pooled = torch.cat([F.normalize(pooled, dim=-1), self.lexical * words], -1)
-        return F.normalize(pooled, dim=-1) * self.width**0.5 if self.normalise else pooled
+            words = _unit(_mean(found.hidden_states[0], exists), exists)
+            pooled = torch.cat([_unit(pooled, exists), self.lexical * words], -1)
+        return _unit(pooled, exists) * self.width**0.5 if self.normalise else pooled
 
     def forward(self, x: Inputs) -> Tensor:
         if x.is_floating_point():
