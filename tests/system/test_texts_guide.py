@@ -44,6 +44,16 @@ def four_shots(folder: Path) -> None:
     lines(folder / "pairs.jsonl", rows)
 
 
+def plain_text() -> str:
+    """Sentences without labels: each of thirty animals in 25 of them, at places that come once."""
+    animals = [f"{a}{b}" for a in ("fox", "wolf", "bear", "hare", "mole") for b in "abcdef"]
+    return "\n".join(
+        f"today the {animal} was seen at {chr(97 + i)}{animal}brook"
+        for animal in animals
+        for i in range(25)
+    )
+
+
 def test_the_blocks_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,6 +62,7 @@ def test_the_blocks_run(
     banking77(Path("data/banking77"))
     fdu_mtl(Path("data/fdu_mtl"))
     four_shots(Path("data/leopard"))
+    Path("notes.txt").write_text(plain_text(), encoding="utf-8")
     blocks = re.findall(r"```(sh|python)\n(.*?)```", TEXT, re.S)
     said: dict[str, str] = {}
     for kind, block in blocks:
@@ -73,6 +84,9 @@ def test_the_blocks_run(
     (fixed,) = (each for line, each in said.items() if "leopard" in line)
     assert "3-way 4-shot, 3 tasks" in fixed
     assert "Licence of leopard: none stated" in fixed
+    (hidden,) = (each for line, each in said.items() if "train" in line and "hidden_words" in line)
+    assert "Error" not in hidden
+    assert "(hidden_words:notes.txt)" in load_artifact("runs/words").config.data
     (dropped,) = (each for line, each in said.items() if "--drop-duplicates" in line)
     assert "They are left out." in dropped
     (compared,) = (each for line, each in said.items() if "compare" in line)
