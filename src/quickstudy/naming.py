@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from quickstudy.data.calling import Tokenizes, words_of
+from quickstudy.data.calling import Tokenizes, note_alike, words_of
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import Context, Inputs
 from quickstudy.learners.base import Learner
+from quickstudy.likelihood import Bernoulli, Categorical
 from quickstudy.nn.encoders import Encoder, ImageEncoder
 from quickstudy.nn.several import SeveralEncoders
 
@@ -21,7 +22,9 @@ Description = str | Sequence[float]
 def new_context(
     names: Sequence[str], learner: Learner, device: torch.device, description: Description = ""
 ) -> Context:
-    """What is known of a task that begins, a batch of one.
+    """What is known of a task that begins, or has new classes, a batch of one.
+
+    Labels of texts that differ only in case, blanks or underscores are named in a note.
 
     Args:
         names: of its classes, or of the numbers that it predicts.
@@ -33,6 +36,9 @@ def new_context(
         ArtifactError: a description that the learner cannot read.
     """
     way, words = len(names), torch.zeros(len(names), 0, dtype=torch.int64)
+    classes = isinstance(learner.likelihood, Categorical | Bernoulli)
+    if classes and isinstance(learner.encoder, Tokenizes):
+        note_alike(names)
     if getattr(learner, "names", False):
         words = words_of(names, learner.encoder)
     return Context(

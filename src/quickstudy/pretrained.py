@@ -9,7 +9,10 @@ from quickstudy.durable import ArtifactError
 
 Predicts = Literal["classes", "values"]
 
-SHIPPED: dict[str, tuple[Predicts, ...]] = {"tables": ("classes", "values")}
+SHIPPED: dict[str, tuple[Predicts, ...]] = {
+    "tables": ("classes", "values"),
+    "text": ("classes",),
+}
 """Name to what there is an artifact for; the folders ``name/classes`` and ``name/values`` lie beside this file."""
 
 

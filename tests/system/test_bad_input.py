@@ -186,7 +186,10 @@ def test_a_label_that_does_not_exist(here: Path, models: Path, capsys: Capture) 
         (["--set", "training.rate"], ["key=value", "'training.rate'"]),
         (["--learner", "protonett"], ["'protonett'", "protonet"]),
         (["--encoder", "pixels"], ["'pixels'", "image, raw, several, table, text, vector, words"]),
-        (["--data", "glyph"], ["'glyph'", "glyphs, huffpost, images, leopard, linear, logistic"]),
+        (
+            ["--data", "glyph"],
+            ["'glyph'", "glyphs, hidden_words, huffpost, images, leopard, linear, logistic"],
+        ),
         (["--data", "glyphs,colour=3"], ["'colour'", "rotations"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml", "cannot be read"]),
         (["--config", "wrong.yaml"], ["'epizode'", "episode"]),

@@ -48,6 +48,16 @@ def four_shots(folder: Path) -> None:
     lines(folder / "pairs.jsonl", rows)
 
 
+def plain_text() -> str:
+    """Sentences without labels: each of thirty animals in 25 of them, at places that come once."""
+    animals = [f"{a}{b}" for a in ("fox", "wolf", "bear", "hare", "mole") for b in "abcdef"]
+    return "\n".join(
+        f"today the {animal} was seen at {chr(97 + i)}{animal}brook"
+        for animal in animals
+        for i in range(25)
+    )
+
+
 def test_the_blocks_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,6 +70,9 @@ def test_the_blocks_run(
     Path("several.csv").write_text(
         "text,label\nmy card is lost,card; lost\na new card,card;new\nhello,\n", "utf-8"
     )
+    rows = "where is my parcel,delivery\nit never arrived,delivery\nI was billed twice,billing\n"
+    Path("tickets.csv").write_text(f"text,label\n{rows}", "utf-8")
+    Path("notes.txt").write_text(plain_text(), encoding="utf-8")
     blocks = re.findall(r"```(sh|python)\n(.*?)```", TEXT, re.S)
     said: dict[str, str] = {}
     for kind, block in blocks:
@@ -83,6 +96,9 @@ def test_the_blocks_run(
     (fixed,) = (each for line, each in said.items() if "leopard" in line)
     assert "3-way 4-shot, 3 tasks" in fixed
     assert "Licence of leopard: none stated" in fixed
+    (hidden,) = (each for line, each in said.items() if "train" in line and "hidden_words" in line)
+    assert "Error" not in hidden
+    assert "(hidden_words:notes.txt)" in load_artifact("runs/words").config.data
     (dropped,) = (each for line, each in said.items() if "--drop-duplicates" in line)
     assert "They are left out." in dropped
     (compared,) = (each for line, each in said.items() if "compare" in line)
@@ -90,7 +106,9 @@ def test_the_blocks_run(
     assert Path("compared.svg").read_text("utf-8").startswith("<?xml")
     (folds,) = (each for line, each in said.items() if "protocol=folds" in line)
     assert "8-way 1-fold" in folds
-    (given,) = (each for line, each in said.items() if "predict" in line)
+    (ticket,) = (each for line, each in said.items() if "predict tickets" in line)
+    assert "delivery" in ticket
+    (given,) = (each for line, each in said.items() if "predict" in line and "ticket" not in line)
     assert "I lost my card" in given
     (whole,) = (each for line, each in said.items() if "banking77,protocol=all" in line)
     assert "77-way 5-shot" in whole

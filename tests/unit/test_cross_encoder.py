@@ -11,6 +11,9 @@ import torch.nn.functional as F
 
 from learner_table import PairReader, shaken
 from named_tasks import Words, text_task
+from quickstudy.artifact import answer, extend, load_artifact, load_task, save_artifact, save_task
+from quickstudy.build import build_learner
+from quickstudy.config import RunConfig
 from quickstudy.episode import Episode, collate
 from quickstudy.learners import cross_encoder
 from quickstudy.learners.cross_encoder import CrossEncoder
@@ -144,3 +147,26 @@ def test_what_cannot_be_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="build it with lora=8 or frozen=false"):
         CrossEncoder(HuggingFaceEncoder(folder, words=8))
     assert CrossEncoder(HuggingFaceEncoder(folder, words=8, lora=2))
+
+
+def test_a_task_comes_back_from_its_file(tmp_path: Path) -> None:
+    encoder = {
+        "name": "text",
+        "model": str(save_model(tmp_path / "bert")),
+        "frozen": False,
+        "words": 16,
+    }
+    options = {"name": "cross_encoder", "names": True}
+    config = RunConfig(data="text:own.csv", learner=options, encoder=encoder)
+    learner = shaken(build_learner(config.learner, config.encoder)).eval()
+    save_artifact(tmp_path / "artifact", learner, config, {})
+    artifact = load_artifact(tmp_path / "artifact")
+    texts = artifact.learner.encoder.tokenize(["freeze my card", "hello", "order food", "my card"])
+    task = extend(artifact, None, texts, ["card", "hello", "order", "card"])
+    asked = artifact.learner.encoder.tokenize(["please freeze", "hello again"])
+    before = answer(artifact, task, asked)
+    save_task(tmp_path / "own.task", task)
+    again = load_task(tmp_path / "own.task", artifact)
+    assert torch.equal(answer(artifact, again, asked), before)
+    more = extend(artifact, again, texts[:2], ["order", "order"])
+    assert not torch.equal(answer(artifact, more, asked), before)

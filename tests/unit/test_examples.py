@@ -10,9 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+import tiny_corpora
 from quickstudy.artifact import save_artifact
 from quickstudy.build import build_learner
 from quickstudy.config import RunConfig
+from quickstudy.data.source import DataNote
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.nn.encoders import ImageEncoder
 
@@ -99,6 +101,37 @@ def test_many_domains(reader, tmp_path, monkeypatch, capsys):
     assert sorted(file.name for file in Path("domains").iterdir()) == ["books.task", "shoes.task"]
     run_example("many_domains", reader, "table.csv", "4")
     assert "none is left to try it on" in capsys.readouterr().out
+
+
+def test_new_intent(reader, tmp_path, capsys):
+    table = tmp_path / "intents.csv"
+    rows = [f"{what} {i},{label}" for what, label in (("abc", "x"), ("zzz", "y")) for i in range(3)]
+    table.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    run_example("new_intent", reader, str(table), "a_new", "mmm 1", "abc 7", "mmm 2")
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "2 intents from 6 texts:"
+    assert out[1].startswith("  abc 7: x ")
+    assert out[4] == "3 intents, a_new from one text:"
+    assert out[5].startswith("  abc 7: x ")
+    assert [line.split(": ")[1].split()[0] for line in out[6:]] == ["a_new", "a_new"]
+
+
+TINY = ["encoder=words", "encoder.width=8", "training.warmup=0", "validation.episodes=2"]
+
+
+def test_new_category(tmp_path, capsys):
+    run_example("new_category", str(tmp_path / "run"), "", *TINY, "training.steps=80", episodes=30)
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "Trained on books, films, games, phones, shoes; tested on kettles:"
+    assert float(out[1].split()[4].rstrip("%")) > 80
+    tiny_corpora.fdu_mtl(tmp_path / "corpus")
+    data = f"fdu_mtl:{tmp_path / 'corpus'},held_out={tiny_corpora.PLACES[0]}"
+    few = [*TINY, "training.steps=1", "episode.queries=1", "validation.queries=1"]
+    with pytest.warns(DataNote):
+        run_example("new_category", str(tmp_path / "two"), data, *few, queries=4, episodes=2)
+    seen, tested = capsys.readouterr().out.splitlines()[0].split("; ")
+    assert tested == f"tested on {tiny_corpora.PLACES[0]}:"
+    assert tiny_corpora.PLACES[0] not in seen
 
 
 def test_tables_with_sklearn(capsys):

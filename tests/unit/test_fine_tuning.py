@@ -24,6 +24,8 @@ from quickstudy.learners.closed_form import LinearHead
 from quickstudy.learners.fine_tuning import FineTuning
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.nn.encoders import Encoder, VectorEncoder
+from quickstudy.nn.pretrained import HuggingFaceEncoder
+from tiny_models import save_model
 
 close = torch.testing.assert_close
 NUMBERS = {"name": "vector", "inputs": 3, "width": 8, "layers": 1}
@@ -174,3 +176,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert made.learner.passes == 2
     assert main([*command, "fine_tune"]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_adapters_go_farther_than_the_weights_beside_them(tmp_path: Path) -> None:
+    folder = str(save_model(tmp_path / "bert"))
+    rates = [
+        FineTuning(HuggingFaceEncoder(folder, words=8, **options)).rate  # type: ignore[arg-type]
+        for options in ({"lora": 2}, {"frozen": False}, {"lora": 2, "layers": 1})
+    ]
+    assert rates == [1e-3, 1e-4, 1e-4]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from quickstudy.data.labelled import read_inputs, read_labelled
-from quickstudy.data.source import DataError
+from quickstudy.data.source import DataError, DataNote
 
 
 @pytest.fixture
@@ -45,10 +45,11 @@ def test_tables_of_texts(tmp_path: Path) -> None:
     found = read_labelled(str(path), kind="text")
     assert found == (["two\nlines", "x", "x"], ["a", "b", "b"], [f"{path}:{n}" for n in (2, 4, 5)])
     path.write_text("text,label\nx,a\nx,b\n", encoding="utf-8")
-    with pytest.raises(
-        DataError, match=r"The same text has two classes: 'a' at .*a\.csv:2 and 'b' at"
+    with pytest.warns(
+        DataNote,
+        match=r"The same text 'x' has two classes: 'a' at .*a\.csv:2 and 'b' at .*:3\. Both",
     ):
-        read_labelled(str(path), kind="text")
+        assert read_labelled(str(path), kind="text").labels == ["a", "b"]
 
 
 def test_texts_come_from_tables_files_and_arguments(tmp_path: Path) -> None:

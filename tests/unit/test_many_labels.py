@@ -98,7 +98,7 @@ def test_a_column_says_the_split_of_each_text(tmp_path: Path) -> None:
         ([{"text": "a", "label": "[x]"}], "line 1: found the labels"),
         (
             [{"text": "a", "label": "x;y"}, {"text": "a", "label": "x"}],
-            r"The same text has two classes: 'x; y' at .*line 1 and 'x' at .*line 2",
+            r"The same text 'a' has two classes: 'x; y' at .*line 1 and 'x' at .*line 2",
         ),
         ([{"text": "a", "label": "x;y", "group": "g"}], "has a column 'group'"),
     ],
@@ -106,7 +106,7 @@ def test_a_column_says_the_split_of_each_text(tmp_path: Path) -> None:
 def test_files_that_cannot_be_used(tmp_path: Path, rows: list[dict], said: str) -> None:
     lines(tmp_path / "own.jsonl", rows)
     with pytest.raises(DataError, match=said):
-        build_source(f"text:{tmp_path / 'own.jsonl'},labels=many")
+        build_source(f"text:{tmp_path / 'own.jsonl'},labels=many,conflicts=error")
 
 
 def test_labels_are_told_apart_however_they_are_written() -> None:

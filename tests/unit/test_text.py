@@ -109,7 +109,7 @@ def test_other_columns_may_hold_texts_and_labels(tmp_path: Path) -> None:
     assert source.pool_texts("test") == ["hello, you", "bye"]
 
 
-def test_repeated_texts_are_left_out_with_a_note_and_conflicts_are_refused(tmp_path: Path) -> None:
+def test_repeated_texts_and_conflicts_are_left_out_with_a_note_or_refused(tmp_path: Path) -> None:
     rows = intents(labels=3)
     path = table(tmp_path / "a.csv", [*rows, rows[1]])
     with pytest.warns(DataNote, match=r"Left out 1 of 10 examples.* line 11, equal to .* line 3\."):
@@ -119,9 +119,16 @@ def test_repeated_texts_are_left_out_with_a_note_and_conflicts_are_refused(tmp_p
     with pytest.raises(
         DataError, match=r"'intent_0' at .* line 3 and 'intent_2' at .* line 11; keep"
     ):
-        TextSource(str(path))
-    with pytest.warns(DataNote, match="Left out 2 of 10"):
-        assert len(TextSource(str(path), test=1, conflicts="drop").pool_texts("test")) == 8
+        TextSource(str(path), conflicts="error")
+    named = r"Left out 2 of 10 .* '1 of 0' has two classes: 'intent_0' at .* and 'intent_2' at"
+    with pytest.warns(DataNote, match=named):
+        assert len(TextSource(str(path), test=1).pool_texts("test")) == 8
+    # One of each: both are said, and a text that is repeated and of two classes is counted once.
+    path = table(path, [*rows, rows[1], rows[1] | {"label": "intent_2"}, rows[0]])
+    with pytest.warns(DataNote) as notes:
+        assert len(TextSource(str(path), test=1).pool_texts("test")) == 8
+    said = [str(note.message)[:19] for note in notes]
+    assert said == ["Left out 3 of 12 ex", "Left out 1 of 12 ex"]
 
 
 def test_texts_want_an_encoder_of_texts(tmp_path: Path) -> None:

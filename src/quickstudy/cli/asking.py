@@ -148,8 +148,11 @@ def check_truth(
 
 def as_inputs(model: Artifact, x: Any) -> Any:
     """Examples as the model reads them: texts become tokens, tensors stay."""
+    from quickstudy.data.calling import Tokenizes, tokens_of
+
     read = getattr(model.learner.encoder, "read", None)
     if read is not None and isinstance(x, dict):
         return read(x)
-    tokenize = getattr(model.learner.encoder, "tokenize", None)
-    return tokenize(x) if tokenize is not None and isinstance(x, list) else x
+    if isinstance(x, list) and isinstance(model.learner.encoder, Tokenizes):
+        return tokens_of(x, model.learner.encoder)
+    return x

@@ -16,6 +16,7 @@ from quickstudy.data.families import Families
 from quickstudy.data.fewrel import FewRel
 from quickstudy.data.gaussian_process import GaussianProcess
 from quickstudy.data.glyphs import GlyphSource
+from quickstudy.data.hidden_words import HiddenWords
 from quickstudy.data.images import ImageSource
 from quickstudy.data.items import RecordSource
 from quickstudy.data.leopard import Leopard
@@ -34,6 +35,7 @@ SOURCES: dict[str, type[TaskSource]] = {
     "omniglot": OmniglotSource,
     "images": ImageSource,
     "text": TextSource,
+    "hidden_words": HiddenWords,
     "clinc150": Clinc150,
     "banking77": Banking77,
     "snips": Snips,

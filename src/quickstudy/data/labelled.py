@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from quickstudy.data.calling import note_trimmed
 from quickstudy.data.decoding import Invert, read_images
 from quickstudy.data.images import find_classes, is_image, list_images
 from quickstudy.data.items import read_parts
@@ -17,11 +18,12 @@ from quickstudy.data.records import (
     Record,
     cell,
     check_columns,
+    is_table,
     read_records,
-    read_text,
+    text_lines,
 )
 from quickstudy.data.source import DataError
-from quickstudy.data.splitting import check_conflicts
+from quickstudy.data.splitting import check_conflicts, note_conflicts
 from quickstudy.episode import Inputs
 
 Kind = Literal["image", "text", "vector", "several"]
@@ -82,12 +84,13 @@ def read_labelled(
         check_columns(path, records, [TEXT, LABEL] if kind == "text" else [LABEL])
         origins = [f"{path}:{record.line}" for record in records]
         labels = [cell(path, record, LABEL) for record in records]
+        note_trimmed(record.cells[LABEL] for record in records)
         if kind == "several":
             shape: dict[str, Any] = {"size": size, "channels": channels, "invert": invert}
             found = Labelled(read_parts(path, records, parts=parts, **shape), labels, origins)
         elif kind == "text":
             texts = [cell(path, record, TEXT) for record in records]
-            check_conflicts(texts, labels, origins, what="text")
+            note_conflicts(texts, labels, origins, what="text")
             found = Labelled(texts, labels, origins)
         else:
             found = Labelled(_numbers(path, records), labels, origins)
@@ -224,7 +227,7 @@ def _labelled_images(path: str, *, size: int, channels: int, invert: Invert) -> 
 
 def _check_table(path: str, kind: Kind) -> None:
     """Check that a path is a table."""
-    if Path(path).expanduser().suffix.lower() not in TABLES:
+    if not is_table(path):
         columns = {"text": "text and label", "several": "image, text or numbers, and label"}.get(
             kind, "of numbers, and label"
         )
@@ -247,14 +250,12 @@ def _image_files(path: str) -> list[Path]:
 
 def _texts(path: str, place: int) -> list[tuple[str, str]]:
     """Texts and origins of a table, of a text file, or of one argument."""
-    suffix = Path(path).suffix.lower()
-    if suffix in TABLES:
+    if is_table(path):
         records = read_records(path)
         check_columns(path, records, [TEXT])
         return [(cell(path, record, TEXT), f"{path}:{record.line}") for record in records]
-    if suffix == ".txt" and " " not in Path(path).name:
-        lines = read_text(path).split("\n")
-        return [(line.strip(), f"{path}:{i}") for i, line in enumerate(lines, 1) if line.strip()]
+    if Path(path).suffix.lower() == ".txt" and " " not in Path(path).name:
+        return [(line, f"{path}:{number}") for number, line in text_lines(path)]
     if not path.strip():
         raise DataError(f"Text number {place} is empty; say something.")
     return [(path.strip(), f"text {place}")]

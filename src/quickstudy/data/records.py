@@ -8,8 +8,9 @@ import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from quickstudy.data.source import DataError
 
@@ -29,6 +30,47 @@ class Record(NamedTuple):
     """Column to content."""
 
 
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """A file as bytes, unpacked where its name ends in ``.gz``.
+
+    Raises:
+        DataError: it is missing or damaged, or a line that was read from it is not UTF-8; says which.
+    """
+    try:
+        packed = file.suffix.lower() == ZIPPED
+        with cast(BinaryIO, gzip.open(file)) if packed else file.open("rb") as stream:
+            yield stream
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"The file {file} is damaged ({error}); copy it again.") from error
+    except OSError as error:
+        raise DataError(f"The file {file} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise _not_utf8(file) from error
+
+
+def _not_utf8(file: Path) -> DataError:
+    """Where the first byte stands that is not UTF-8."""
+    with _opened(file) as stream:
+        for line, content in enumerate(stream, start=1):
+            try:
+                content.decode()
+            except UnicodeDecodeError as error:
+                return DataError(
+                    f"{file}, line {line}: the byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8."
+                )
+    return DataError(f"{file} is not UTF-8; save the file as UTF-8.")
+
+
+def _lines(file: Path, newline: str) -> Iterator[str]:
+    """The lines of a UTF-8 file one by one, with what ends them, without a byte-order mark."""
+    with (
+        _opened(file) as stream,
+        io.TextIOWrapper(stream, encoding="utf-8-sig", newline=newline) as lines,
+    ):
+        yield from lines
+
+
 def read_text(path: str | Path) -> str:
     """The content of a UTF-8 file, with or without a byte-order mark; unpacked where its name ends in ``.gz``.
 
@@ -36,38 +78,44 @@ def read_text(path: str | Path) -> str:
         DataError: the file is missing, damaged, empty or not UTF-8; says on which line.
     """
     file = Path(path).expanduser()
-    try:
-        data = file.read_bytes()
-        if file.suffix.lower() == ZIPPED:
-            data = gzip.decompress(data)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"The file {file} is damaged ({error}); copy it again.") from error
-    except OSError as error:
-        raise DataError(f"The file {file} cannot be read: {error.strerror}.") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{file}, line {line}: the byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8."
-        ) from error
+    text = "".join(_lines(file, ""))
     if not text.strip():
-        raise DataError(
-            f"The file {file} is empty; expected a header line and at least one record."
-        )
+        raise _empty(file)
     return text
 
 
-def _csv_records(file: Path, text: str, delimiter: str) -> Iterator[Record]:
+def _empty(file: Path) -> DataError:
+    return DataError(f"The file {file} is empty; expected a header line and at least one record.")
+
+
+def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 file that are not blank, each with its number from 1, without the blanks around it.
+
+    They are read one by one, so a file of any length takes no memory. Only ``\\n`` ends a line.
+
+    Raises:
+        DataError: the file is missing, damaged, empty or not UTF-8; says on which line.
+    """
+    file, found = Path(path).expanduser(), False
+    for number, line in enumerate(_lines(file, "\n"), start=1):
+        content = line.strip()
+        if content:
+            found = True
+            yield number, content
+    if not found:
+        raise DataError(f"The file {file} is empty; expected a text on each line.")
+
+
+def _csv_records(file: Path, delimiter: str) -> Iterator[Record]:
     """Rows below the header; a cell in quotes may hold commas, quotes (doubled) and line breaks."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(_lines(file, ""), delimiter=delimiter, strict=True)
     begins, header = 1, None
     while True:
         begins = reader.line_num + 1
         try:
             row = next(reader)
         except StopIteration:
-            return
+            break
         except csv.Error as error:
             raise DataError(
                 f"{file}, line {begins}: {error}; put cells that hold commas, quotes or line breaks in double quotes."
@@ -76,6 +124,9 @@ def _csv_records(file: Path, text: str, delimiter: str) -> Iterator[Record]:
             continue
         if header is None:
             header = [name.strip() for name in row]
+            if not any(header):
+                header = None
+                continue
             repeated = [name for i, name in enumerate(header) if name in header[:i]]
             if repeated:
                 raise DataError(
@@ -88,6 +139,8 @@ def _csv_records(file: Path, text: str, delimiter: str) -> Iterator[Record]:
             )
         else:
             yield Record(begins, dict(zip(header, row, strict=True)))
+    if header is None:
+        raise _empty(file)
 
 
 def as_cell(value: Any) -> str | None:
@@ -99,11 +152,13 @@ def as_cell(value: Any) -> str | None:
     return json.dumps(value) if isinstance(value, bool | int | float) else None
 
 
-def _json_records(file: Path, text: str, *, lists: bool) -> Iterator[Record]:
+def _json_records(file: Path, *, lists: bool) -> Iterator[Record]:
     """One JSON object a line; only ``\\n`` ends a line, for texts hold other line separators."""
-    for line, content in enumerate(text.split("\n"), start=1):
+    found_one = False
+    for line, content in enumerate(_lines(file, "\n"), start=1):
         if not content.strip():
             continue
+        found_one = True
         try:
             found = json.loads(content)
         except (ValueError, RecursionError) as error:
@@ -120,10 +175,27 @@ def _json_records(file: Path, text: str, *, lists: bool) -> Iterator[Record]:
             for name, value in found.items()
         }
         yield Record(line, {name: cell for name, cell in cells.items() if cell is not None})
+    if not found_one:
+        raise _empty(file)
 
 
-def read_records(path: str | Path, *, lists: bool = False) -> list[Record]:
-    """All records of a table, by the ending of its name: .csv, .tsv, .jsonl or .ndjson, perhaps with .gz behind.
+def is_table(path: str | Path) -> bool:
+    """Whether the name of a file ends as that of a table.
+
+    >>> is_table("a.csv.gz"), is_table("a.txt")
+    (True, False)
+    """
+    return _ending(Path(path)) in TABLES
+
+
+def _ending(file: Path) -> str:
+    return Path(file.name.lower().removesuffix(ZIPPED)).suffix
+
+
+def records_of(path: str | Path, *, lists: bool = False) -> Iterator[Record]:
+    """The records of a table one by one, so that a file of any length takes no memory.
+
+    What a table is, its name says: .csv, .tsv, .jsonl or .ndjson, perhaps with .gz behind.
 
     Args:
         path: the file.
@@ -133,19 +205,25 @@ def read_records(path: str | Path, *, lists: bool = False) -> list[Record]:
         DataError: the file is missing, empty, not UTF-8, of another kind, or malformed; says on which line.
     """
     file = Path(path).expanduser()
-    suffix = Path(file.name.lower().removesuffix(ZIPPED)).suffix
-    if suffix not in TABLES:
+    ending, found = _ending(file), False
+    if ending not in TABLES:
         raise DataError(
             f"{file} does not end in {', '.join(sorted(TABLES))}; save the table as one of these."
         )
-    text = read_text(file)
-    if suffix in (".csv", ".tsv"):
-        records = list(_csv_records(file, text, "\t" if suffix == ".tsv" else ","))
+    if ending in (".csv", ".tsv"):
+        records = _csv_records(file, "\t" if ending == ".tsv" else ",")
     else:
-        records = list(_json_records(file, text, lists=lists))
-    if not records:
+        records = _json_records(file, lists=lists)
+    for record in records:
+        found = True
+        yield record
+    if not found:
         raise DataError(f"The file {file} holds no record below its header; add some.")
-    return records
+
+
+def read_records(path: str | Path, *, lists: bool = False) -> list[Record]:
+    """All records of a table, as :func:`records_of` reads them."""
+    return list(records_of(path, lists=lists))
 
 
 def check_columns(path: str | Path, records: Iterable[Record], columns: Iterable[str]) -> None:

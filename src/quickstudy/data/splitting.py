@@ -28,6 +28,9 @@ SPLIT_NAMES: Mapping[str, Split] = {
 
 Conflicts = Literal["error", "drop"]
 
+SHOWN = 40
+"""Letters of a text that a message shows."""
+
 LEAST = 2
 """Fewest classes that a split gets: a task needs two."""
 
@@ -244,12 +247,51 @@ def check_conflicts(
     """
     _, clashes = _repeats(marks, owners)
     if clashes:
-        a, b = clashes[0]
-        more = f" ({len(clashes) - 1} more such)" if len(clashes) > 1 else ""
-        raise DataError(
-            f"The same {what} has two classes: {owners[a]!r} at {places[a]} and {owners[b]!r} at {places[b]}{more}; "
-            f"{remedy}."
+        raise DataError(f"The same {_clash(clashes, marks, owners, places, what)}; {remedy}.")
+
+
+def note_conflicts(
+    marks: Sequence[bytes | str], owners: Sequence[str], places: Sequence[str], *, what: str
+) -> None:
+    """Say which examples are given to two classes, and that they stay.
+
+    The arguments are those of :func:`check_conflicts`.
+    """
+    _, clashes = _repeats(marks, owners)
+    if clashes:
+        warnings.warn(
+            f"The same {_clash(clashes, marks, owners, places, what)}. Both are kept; correct one where that is not "
+            "meant.",
+            DataNote,
+            stacklevel=3,
         )
+
+
+def _clash(
+    clashes: Sequence[tuple[int, int]],
+    marks: Sequence[bytes | str],
+    owners: Sequence[str],
+    places: Sequence[str],
+    what: str,
+) -> str:
+    """The first example of two classes, and how many more there are."""
+    a, b = clashes[0]
+    mark = marks[a]
+    shown = f" {shortened(mark)!r}" if isinstance(mark, str) else ""
+    more = f" ({len(clashes) - 1} more such)" if len(clashes) > 1 else ""
+    return (
+        f"{what}{shown} has two classes: {owners[a]!r} at {places[a]} and {owners[b]!r} at "
+        f"{places[b]}{more}"
+    )
+
+
+def shortened(text: str) -> str:
+    """How a text begins, for a message.
+
+    >>> shortened("a" * 50)
+    'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…'
+    """
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def distinct(
@@ -276,17 +318,24 @@ def distinct(
         remedy = "keep the right one, or leave all such examples out with conflicts=drop"
         check_conflicts(marks, owners, places, what=what, remedy=remedy)
     unclear = {marks[later] for _, later in clashes}
-    dropped = {later for _, later in repeated}
-    keep = [i for i, mark in enumerate(marks) if i not in dropped and mark not in unclear]
-    if len(keep) < len(marks):
-        a, b = (repeated + clashes)[0]
+    twice = {later for _, later in repeated if marks[later] not in unclear}
+    if clashes:
+        out = sum(mark in unclear for mark in marks)
         warnings.warn(
-            f"Left out {len(marks) - len(keep)} of {len(marks)} examples, which are given more than once and could "
-            f"put one {what} into both support and query; the first is {places[b]}, equal to {places[a]}.",
+            f"Left out {out} of {len(marks)} examples, for no {what} can be told to be of two classes. The same "
+            f"{_clash(clashes, marks, owners, places, what)}.",
             DataNote,
             stacklevel=3,
         )
-    return keep
+    if twice:
+        a, b = next(pair for pair in repeated if pair[1] in twice)
+        warnings.warn(
+            f"Left out {len(twice)} of {len(marks)} examples, which are given more than once and could put one {what} "
+            f"into both support and query; the first is {places[b]}, equal to {places[a]}.",
+            DataNote,
+            stacklevel=3,
+        )
+    return [i for i, mark in enumerate(marks) if i not in twice and mark not in unclear]
 
 
 def parts_of(

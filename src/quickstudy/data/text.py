@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from quickstudy.data.calling import note_alike, note_trimmed
 from quickstudy.data.many_labels import divided_by_label, labelled_many
-from quickstudy.data.records import Record, as_cell, cell, check_columns, read_records
+from quickstudy.data.records import (
+    Record,
+    as_cell,
+    cell,
+    check_columns,
+    read_records,
+    records_of,
+)
+from quickstudy.data.sampling import at_most
 from quickstudy.data.source import SPLITS, DataError
 from quickstudy.data.splitting import SPLIT_NAMES, Conflicts
 from quickstudy.data.text_tasks import Divided, LabelledText, Texts, divided
@@ -32,7 +41,9 @@ class TextSource(Texts):
         validation: share of groups or labels held out for validation.
         test: share held out for testing; 1 to test on all of them.
         seed: another seed, another split.
-        conflicts: ``error``, or ``drop`` to leave out examples that are given to two classes.
+        conflicts: ``drop`` to leave out texts that are given to two classes, with a note, or ``error``.
+        most: examples of a class that are kept, drawn by ``seed``, so that memory does not grow with the file; 0 keeps
+            all.
         labels: ``one`` for each text, or ``many``, any number of them.
 
     Raises:
@@ -51,7 +62,8 @@ class TextSource(Texts):
         validation: float = 0.2,
         test: float = 0.2,
         seed: int = 0,
-        conflicts: Conflicts = "error",
+        conflicts: Conflicts = "drop",
+        most: int = 0,
         labels: Labels = "one",
     ) -> None:
         if not path:
@@ -60,13 +72,20 @@ class TextSource(Texts):
             )
         columns = Columns(text, label, group, split, description)
         shares = {"validation": validation, "test": test, "seed": seed, "conflicts": conflicts}
-        records = read_records(path, lists=labels == "many")
         said: dict[str, str] = {}
         if labels == "many":
+            if most:
+                raise DataError(
+                    "The option most keeps so many texts of each class, and goes with labels=one; leave it out."
+                )
+            records = read_records(path, lists=True)
             texts, classes = _labels_of(path, records, columns=columns, shares=shares)
         else:
-            texts, classes, said = _classes_of(path, records, columns=columns, shares=shares)
-        super().__init__(path, texts, classes, facts={"name": "text", "path": path}, said=said)
+            texts, classes, said = _classes_of(
+                path, records_of(path), columns=columns, most=most, shares=shares
+            )
+        facts = {"name": "text", "path": path} | ({"most_of_a_class": most} if most else {})
+        super().__init__(path, texts, classes, facts=facts, said=said)
 
 
 class Columns(NamedTuple):
@@ -90,7 +109,7 @@ def texts_of_rows(
     validation: float = 0.2,
     test: float = 0.2,
     seed: int = 0,
-    conflicts: Conflicts = "error",
+    conflicts: Conflicts = "drop",
 ) -> Texts:
     """Texts with labels from a data set of Hugging Face, or any other rows, as a source of tasks.
 
@@ -104,7 +123,7 @@ def texts_of_rows(
         validation: share of groups or labels held out for validation, unless a column says it.
         test: share held out for testing; 1 to test on all of them.
         seed: another seed, another split.
-        conflicts: ``error``, or ``drop`` to leave out examples that are given to two classes.
+        conflicts: ``drop`` to leave out texts that are given to two classes, with a note, or ``error``.
 
     Raises:
         DataError: the rows cannot be used; says what to do, and in which row, counted from 1.
@@ -144,14 +163,30 @@ def _named(where: str, number: int, label: Any, names: Sequence[str]) -> str:
 
 
 def _classes_of(
-    where: str, records: Sequence[Record], *, columns: Columns, shares: Mapping[str, Any]
+    where: str,
+    records: Iterable[Record],
+    *,
+    columns: Columns,
+    shares: Mapping[str, Any],
+    most: int = 0,
 ) -> tuple[list[str], Divided, dict[str, str]]:
     """Of the records of a table the texts, their classes, and what each group says of itself."""
-    text, label, group, split, description = columns
-    examples = labelled_texts(where, records, text=text, label=label, group=group, split=split)
-    classes = divided(where, examples, **shares)
-    said = group_descriptions(where, records, [each.group for each in examples], description)
-    return [each.text for each in examples], classes, said
+    labels: dict[str, None] = {}
+    said: dict[str, str] = {}
+    stream = _labelled(where, records, columns, labels, said)
+    if most:
+        kept = at_most(
+            stream,
+            most,
+            of=lambda each: "\0".join((each.split, each.group, each.label)),
+            mark=lambda each: each.text,
+            seed=shares["seed"],
+        )
+    else:
+        kept = list(stream)
+    note_trimmed(labels)
+    note_alike(map(str.strip, labels))
+    return [each.text for each in kept], divided(where, kept, **shares), said
 
 
 def _labels_of(
@@ -174,33 +209,44 @@ def _labels_of(
     return [each.text for each in examples], divided_by_label(where, examples, **shares)
 
 
-def labelled_texts(
+def _labelled(
     path: str,
-    records: Sequence[Record],
-    *,
-    text: str = "text",
-    label: str = "label",
-    group: str = "group",
-    split: str = "split",
-) -> list[LabelledText]:
-    """The records of a table as labelled texts; columns of groups and splits may be missing.
+    records: Iterable[Record],
+    columns: Columns,
+    labels: dict[str, None],
+    said: dict[str, str],
+) -> Iterator[LabelledText]:
+    """The records of a table as labelled texts, one by one; columns of groups and splits may be missing.
+
+    Args:
+        path: for messages.
+        records: of the table.
+        columns: what they are called.
+        labels: is filled with the labels as they were written.
+        said: is filled with what each group says of itself.
 
     Raises:
-        DataError: another column is missing, a cell is empty, or a split is none.
+        DataError: another column is missing, a cell is empty, a split is none, or a group says two things.
     """
-    has_group, has_split = (name in records[0].cells for name in (group, split))
-    optional = [name for name, has in ((group, has_group), (split, has_split)) if has]
-    check_columns(path, records, [text, label, *optional])
-    return [
-        LabelledText(
+    text, label, group, split, description = columns
+    needed: list[str] = []
+    names: dict[str, str] = {}
+    for record in records:
+        if not needed:
+            needed = [text, label, *(name for name in (group, split) if name in record.cells)]
+        check_columns(path, [record], needed)
+        labels.setdefault(record.cells[label])
+        called = cell(path, record, group) if group in needed else ""
+        describe_group(said, path, record, called, description)
+        name = cell(path, record, label)
+        yield LabelledText(
             cell(path, record, text),
-            cell(path, record, label),
+            # One string for all that are equal: a file repeats few labels many times.
+            names.setdefault(name, name),
             f"{path}, line {record.line}",
-            cell(path, record, group) if has_group else "",
-            split_of(path, record, split) if has_split else "",
+            names.setdefault(called, called),
+            split_of(path, record, split) if split in needed else "",
         )
-        for record in records
-    ]
 
 
 def split_of(path: str, record: Record, column: str) -> str:
@@ -223,10 +269,21 @@ def group_descriptions(
     """
     found: dict[str, str] = {}
     for record, group in zip(records, groups, strict=True):
-        text = record.cells.get(column, "").strip()
-        if text and found.setdefault(group, text) != text:
-            raise DataError(
-                f"{path}, line {record.line}: the group {group!r} is described as {text!r} and before as "
-                f"{found[group]!r}; describe a group in one way."
-            )
+        describe_group(found, path, record, group, column)
     return found
+
+
+def describe_group(
+    found: dict[str, str], path: str, record: Record, group: str, column: str
+) -> None:
+    """Add to ``found`` what a record says of its group.
+
+    Raises:
+        DataError: the group has said something else before.
+    """
+    text = record.cells.get(column, "").strip()
+    if text and found.setdefault(group, text) != text:
+        raise DataError(
+            f"{path}, line {record.line}: the group {group!r} is described as {text!r} and before as "
+            f"{found[group]!r}; describe a group in one way."
+        )

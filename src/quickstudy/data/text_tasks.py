@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.data.apart import parts_apart
-from quickstudy.data.calling import Tokenizes, described, words_of
+from quickstudy.data.calling import Tokenizes, described, tokens_of, words_of
 from quickstudy.data.source import DataError, Pool, PoolSource, Split
 from quickstudy.data.splitting import (
     Conflicts,
@@ -25,6 +25,9 @@ from quickstudy.data.splitting import (
     pool_of_labels,
     shared_out,
 )
+
+HIDDEN = "[MASK]"
+"""Stands in a text for a hidden word."""
 
 
 class LabelledText(NamedTuple):
@@ -45,7 +48,7 @@ class Divided(NamedTuple):
     parts: Mapping[Split, Sequence[LabelledClass]]
     """The rows of a class are places of the texts."""
     labels: Mapping[str, str]
-    """What each class is called: a label in two groups is two classes."""
+    """What each class is called: a label in two groups is two classes. Empty where learners shall not read it."""
     unlabelled: Mapping[Split, Sequence[int]] | None = None
     """Where a text may have any number of labels, and be in several classes: those of each split that have none."""
     folds: Sequence[int] = ()
@@ -59,7 +62,7 @@ def divided(
     validation: float = 0.2,
     test: float = 0.2,
     seed: int = 0,
-    conflicts: Conflicts = "error",
+    conflicts: Conflicts = "drop",
     apart: bool = False,
 ) -> Divided:
     """Labelled texts as classes of splits; a text given twice in a class is left out with a note.
@@ -70,7 +73,7 @@ def divided(
         validation: share of groups or labels held out for validation, where the examples do not say.
         test: share held out for testing; 1 to test on all of them.
         seed: another seed, another split.
-        conflicts: ``error``, or ``drop`` to leave out examples that are given to two classes.
+        conflicts: ``drop`` to leave out texts that are given to two classes, with a note, or ``error``.
         apart: all classes are in each split, and support and queries lie apart
             (:func:`quickstudy.data.apart.parts_apart`).
 
@@ -106,6 +109,7 @@ class Texts(PoolSource):
         strangers: texts of no class, by split.
         samples: of each shot, fixed support sets of the test split, each a place of ``texts`` for (class, shot), with
             the classes as they stand in the split.
+        hidden: words of the texts are hidden, and stand there as ``[MASK]``; the encoder reads its own mask token.
     """
 
     kind = "text"
@@ -120,11 +124,13 @@ class Texts(PoolSource):
         said: Mapping[str, str] | None = None,
         strangers: Mapping[Split, Sequence[str]] = MappingProxyType({}),
         samples: Mapping[int, Tensor] = MappingProxyType({}),
+        hidden: bool = False,
     ) -> None:
         self.where, self.texts, self.facts, self._said = where, list(texts), dict(facts), said
         self.parts, self._labels, self.samples = classes.parts, classes.labels, samples
         self.unlabelled, self.folds = classes.unlabelled, classes.folds
         self.labels = "one" if classes.unlabelled is None else "many"
+        self._hidden = hidden
         known = set(texts)
         self._strangers: dict[Split, range] = {}
         for split, beside in strangers.items():
@@ -146,7 +152,10 @@ class Texts(PoolSource):
                 "'text'."
             )
         if encoder is not self._encoder:
-            self._encoder, self._tokens = encoder, encoder.tokenize(self.texts)
+            texts = self.texts
+            if self._hidden:
+                texts = [text.replace(HIDDEN, getattr(encoder, "mask", HIDDEN)) for text in texts]
+            self._encoder, self._tokens = encoder, tokens_of(texts, encoder)
 
     def pool(self, split: Split) -> Pool:
         classes = self.parts[check_split(split)]
@@ -170,7 +179,9 @@ class Texts(PoolSource):
     def _pool(self, split: Split, classes: Sequence[LabelledClass]) -> Pool:
         if self._encoder is None:
             raise DataError("Texts become tokens first: call prepare(encoder) before pool(split).")
-        names = words_of([self._labels.get(one.name, "") for one in classes], self._encoder)
+        names = torch.zeros(len(classes), 0, dtype=torch.int64)
+        if self._labels:
+            names = words_of([self._labels.get(one.name, "") for one in classes], self._encoder)
         if self.labels == "many":
             rows = self._rows(split)
             folds = [self.folds[row] for row in rows] if self.folds and split == "test" else []

@@ -16,13 +16,14 @@ from torch import Tensor
 from quickstudy.adapted import begin_by_name
 from quickstudy.answering import Judged, judge
 from quickstudy.artifact import AdaptedTask, Artifact, answer, extend, load_artifact
-from quickstudy.data.calling import Tokenizes
+from quickstudy.data.calling import Tokenizes, tokens_of
 from quickstudy.derive import derive
 from quickstudy.estimator.inputs import (
     Array,
     artifact_to_start_from,
     images_of,
     mean_and_deviation,
+    note_texts,
     previous_task,
     reads_tables,
     table_of,
@@ -43,8 +44,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     What ``X`` is depends on the artifact: for numbers a 2-D array (example, column), whose columns are standardised
     with the mean and standard deviation of the first examples seen and may be fewer than the artifact's; for images an
     array (example, height, width) or (example, channel, height, width) of uint8 or of floats in 0 … 1, or a list of
-    file paths or Pillow images; for texts a list of strings; for tables an array, a list of rows or a data frame, in
-    which columns that cannot be read as numbers are categories, and None and NaN are gaps.
+    file paths or Pillow images; for texts a list of strings, none of them empty; for tables an array, a list of rows or
+    a data frame, in which columns that cannot be read as numbers are categories, and None and NaN are gaps.
 
     Args:
         artifact: the folder of an artifact, or a loaded one.
@@ -153,6 +154,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         try:
             self.classes_ = wanted
             labels = self._labels(y, len(x))
+            note_texts(self.artifact_.learner.encoder, X, labels)
             self.task_ = extend(self.artifact_, self.task_, x, labels, new_classes=True)
         except ValueError:
             self.classes_ = before
@@ -240,6 +242,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"Found one class only, {self.classes_.tolist()[0]!r}; a task needs at least 2. Add examples of "
                 "another class."
             )
+        note_texts(self.artifact_.learner.encoder, X, labels)
         self.task_ = extend(
             self.artifact_,
             None,
@@ -285,7 +288,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 self.coding_ = coding_of(entries)
             return torch.from_numpy(self.coding_(entries))
         if isinstance(encoder, Tokenizes):
-            return encoder.tokenize(texts_of(X))
+            return tokens_of(texts_of(X), encoder)
         inputs = self.artifact_.inputs
         shape = {name: inputs[name] for name in ("size", "channels", "invert")}
         return images_of(X, shape)

@@ -18,9 +18,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from quickstudy.artifact import AdaptedTask, Artifact, load_artifact
+from quickstudy.data.calling import Tokenizes
 from quickstudy.data.decoding import to_pixels
 from quickstudy.data.labelled import read_inputs
-from quickstudy.nn.encoders import RawEncoder, VectorEncoder
+from quickstudy.data.splitting import note_conflicts
+from quickstudy.nn.encoders import Encoder, RawEncoder, VectorEncoder
 from quickstudy.nn.tables import TableEncoder
 
 Array = npt.NDArray[Any]
@@ -94,11 +96,22 @@ def texts_of(X: Any) -> list[str]:
     """The strings of a list or a one-dimensional array.
 
     Raises:
-        ValueError: something else was given.
+        ValueError: something else was given, or a text is empty.
     """
     if isinstance(X, str) or np.ndim(X) != 1 or not all(isinstance(text, str) for text in X):
         raise ValueError("This artifact takes texts; give a list of strings.")
+    empty = [place for place, text in enumerate(X, start=1) if not text.strip()]
+    if empty:
+        more = f" ({len(empty) - 1} more such)" if len(empty) > 1 else ""
+        raise ValueError(f"The text number {empty[0]} is empty{more}; leave it out.")
     return [str(text) for text in X]
+
+
+def note_texts(encoder: Encoder, X: Any, labels: Sequence[str]) -> None:
+    """Say which texts are given to two classes; nothing of examples of another kind."""
+    if isinstance(encoder, Tokenizes):
+        places = [f"example {place}" for place in range(1, len(labels) + 1)]
+        note_conflicts([text.strip() for text in X], labels, places, what="text")
 
 
 def images_of(X: Any, shape: dict[str, Any]) -> Tensor:

@@ -45,7 +45,11 @@ class TextTasks(Sequence[TextTask]):
             )
         pool = source.pool(split)
         self.every = source.pool_texts(split)
-        self.names = [pool.class_names[i] for i in pool.labels.tolist()]
+        # Where learners shall not read what the classes are called, neither shall those that they are compared with.
+        called = (
+            pool.class_names if pool.names.shape[1] else [f"class {i}" for i in range(pool.classes)]
+        )
+        self.names = [called[i] for i in pool.labels.tolist()]
         numbered = dataclasses.replace(pool, x=torch.arange(len(self.every)))
         self.drawn = Episodes(FixedPool(numbered), split, design, length=episodes, seed=seed)
 

@@ -62,7 +62,8 @@ class FineTuning(Learner):
             never is.
         passes: over the support.
         batch: examples of a step.
-        rate: highest rate of the encoder's parameters; of adapters of LoRA about ten times as much is right.
+        rate: highest rate of the encoder's parameters; None takes 1e-3 where only adapters of LoRA are trained, which
+            begin at nothing, and else 1e-4.
         head_rate: of the heads that are trained beside it.
         temperature: initial τ, of meta-training, which learns it.
         sharpness: κ / ln N in a task of N classes. A low one leaves something to learn where all examples are told
@@ -98,7 +99,7 @@ class FineTuning(Learner):
         adapt: str = "all",
         passes: int = 8,
         batch: int = 32,
-        rate: float = 1e-4,
+        rate: float | None = None,
         head_rate: float = 1e-3,
         temperature: float = 10.0,
         sharpness: float = 3.0,
@@ -107,6 +108,9 @@ class FineTuning(Learner):
         seed: int = 0,
     ) -> None:
         super().__init__(encoder, Categorical())
+        self.tuned = adapted_names(encoder, adapt)
+        if rate is None:
+            rate = 1e-3 if all("lora_" in name for name in self.tuned) else 1e-4
         for name, count in {"passes": passes, "batch": batch}.items():
             if count < 1:
                 raise ValueError(f"{name} must be at least 1; found {count}.")
@@ -119,7 +123,6 @@ class FineTuning(Learner):
         for name, value in positive.items():
             if value <= 0:
                 raise ValueError(f"The {name} must be positive; found {value}.")
-        self.tuned = adapted_names(encoder, adapt)
         self.passes, self.batch, self.seed = passes, batch, seed
         self.rate, self.head_rate, self.penalty = rate, head_rate, penalty
         self.sharpness = sharpness

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.episode import WORD_PADDING, Inputs, pad_stack
+from quickstudy.episode import WORD_PADDING, Inputs
 from quickstudy.functional import adapted_names, inside_transform
 from quickstudy.nn.encoders import Encoder
 from quickstudy.nn.layers import Norm
@@ -18,6 +18,7 @@ from quickstudy.nn.loading import load_text_model
 from quickstudy.nn.minilm import MINILM, MINILM_SHA256, PretrainedError
 from quickstudy.nn.pairs import Frame, joined
 from quickstudy.nn.preparation import add_lora, additive_mask, make_exact
+from quickstudy.nn.reading import Reader, Reading
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -170,7 +171,7 @@ class HuggingFaceEncoder(Encoder):
         config.pop("_name_or_path", None)
         return {
             "config.json": json.dumps(config, indent=2, sort_keys=True).encode(),
-            "tokenizer.json": self._tokenizer.to_str().encode(),
+            "tokenizer.json": self._reader.tokenizer.to_str().encode(),
         }
 
     def _build(
@@ -211,11 +212,10 @@ class HuggingFaceEncoder(Encoder):
                 f"normalise={str(normalise).lower()}."
             )
         make_exact(model)
-        self.model, self._tokenizer = model, tokenizer
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        self._frame = Frame.of(self._tokenizer)
-        self._tokenizer.enable_truncation(max_length=words)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self._frame = Frame.of(tokenizer)
+        self.model, self._reader = model, Reader(tokenizer, words)
         self.pooling, self.normalise, self.lexical = pooling, normalise, lexical
         self.width = int(model.config.hidden_size) * (2 if lexical else 1)
         self._padding = int(getattr(model.config, "pad_token_id", None) or 0)
@@ -275,19 +275,31 @@ class HuggingFaceEncoder(Encoder):
             self.model.eval()
         return self
 
+    @property
+    def words(self) -> int:
+        """Most tokens of a text."""
+        return self._reader.words
+
+    @property
+    def mask(self) -> str:
+        """What hides a word in a text from the model."""
+        return self._reader.mask
+
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Texts as int64 (example, word), -1 for padding, as wide as the longest text needs.
 
         Raises:
             PretrainedError: something else than texts was given.
         """
-        for i, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise PretrainedError(f"Expected texts; found {type(text).__name__} at place {i}.")
-        if not texts:
-            return torch.zeros(0, 0, dtype=torch.int64)
-        encoded = self._tokenizer.encode_batch(list(texts))
-        return pad_stack([torch.tensor(each.ids, dtype=torch.int64) for each in encoded])
+        return self.reading(texts).tokens
+
+    def reading(self, texts: Sequence[str]) -> Reading:
+        """The same, and which texts are cut off or unknown to the model.
+
+        Raises:
+            PretrainedError: something else than texts was given.
+        """
+        return self._reader(texts)
 
     def features(self, x: Tensor) -> Tensor:
         """What the pretrained model alone makes of tokens (example, word): float (example, width).
