@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from quickstudy.data.labelled import Kind
 from quickstudy.data.source import DataError, DataNote
+from quickstudy.data.splitting import shortened
 from quickstudy.durable import ArtifactError, canonical, sha256_of, sync_folder, write_file
 
 __all__ = ["Event", "Feedback", "append", "keep_image", "kept_image", "read_feedback"]
@@ -219,7 +220,8 @@ def read_feedback(log: str | Path) -> Feedback:
         first, last = next(iter(clashes.values()))
         _note(
             f"{log} contradicts itself on {len(clashes)} inputs, of which the newest correction counts; the first is "
-            f"{_short(first.input)}: {first.correct!r} in line {first.line}, {last.correct!r} in line {last.line}."
+            f"{shortened(repr(first.input))}: {first.correct!r} in line {first.line}, {last.correct!r} in line "
+            f"{last.line}."
         )
     if not newest:
         found = f"{len(events)} predictions and no correction" if events else "no event"
@@ -246,16 +248,6 @@ def _why(strange: Sequence[Event]) -> str:
         f"{', '.join(map(repr, others[:5]))}{', …' if len(others) > 5 else ''} (line {first.line}: the task "
         f"{first.task} knows {right})"
     )
-
-
-def _short(value: Any) -> str:
-    """An input in a message.
-
-    >>> _short("a" * 80)
-    "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…"
-    """
-    text = repr(value)
-    return text if len(text) <= 40 else text[:39] + "…"
 
 
 def _note(text: str) -> None:

@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_blocks_are_found() -> None:
-    assert [kind for kind, _ in BLOCKS] == ["sh", "python", "python", "sh", "sh", "sh"]
+    assert [kind for kind, _ in BLOCKS] == ["sh", "python", "python", "python", "sh", "sh", "sh"]
 
 
 @pytest.mark.usefixtures("short_reports")
@@ -76,7 +76,9 @@ def test_python(
     for kind, block in BLOCKS:
         if kind == "python":
             exec(compile(block, "README.md", "exec"), {})
-    *probabilities, accuracy = [float(p) for p in re.findall(r"[\d.]+", capsys.readouterr().out)]
+    said = capsys.readouterr().out
+    *probabilities, accuracy = [float(p) for p in re.findall(r"[\d.]+", said)]
+    assert said.endswith("['delivery']\n")
     assert len(probabilities) == 2
     assert abs(sum(probabilities) - 1) < 1e-3
     assert accuracy > 0.9

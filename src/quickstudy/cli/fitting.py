@@ -152,13 +152,11 @@ def print_overlap(found: Overlap, *, dropped: bool) -> None:
         say(f"Note: These data sets are not independent: {origin}")
     if not found.exact + found.near:
         return
+    from quickstudy.data.splitting import shortened
+
     first = found.examples[0]
     advice = "They are left out." if dropped else "Leave them out by --drop-duplicates."
     say(
         f"Note: Of {found.tested:,} texts of the test, {found.exact:,} are in the training too and {found.near:,} "
-        f"nearly so, such as {_short(first['tested'])!r} and {_short(first['training'])!r}. {advice}"
+        f"nearly so, such as {shortened(first['tested'])!r} and {shortened(first['training'])!r}. {advice}"
     )
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "…"
