@@ -168,17 +168,16 @@ def scored(learner: Learner, spec: str, queries: int, draws: int) -> dict[str, A
 def on_card(tests: dict[str, Any]) -> dict[str, Any]:
     """What the card of an artifact says of its tests."""
     return {
-        f"{corpus}, all {found['way']} classes, {shot} examples each{beside}": {
-            **found["accuracy"][way],
+        f"{corpus}{beside}, {shot}-shot": {
+            **found["accuracy"][entrant],
             "metric": "accuracy",
             "episodes": DRAWS,
+            "way": found["way"],
+            "shot": int(shot),
         }
         for corpus, by_shot in tests.items()
         for shot, found in by_shot.items()
-        for way, beside in (
-            ("trained", ""),
-            ("logreg_names", ": logistic regression with names on MiniLM"),
-        )
+        for entrant, beside in (("trained", ""), ("logreg_names", " (frozen MiniLM)"))
     }
 
 

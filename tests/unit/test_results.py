@@ -124,3 +124,15 @@ def test_values_of_tables_are_predicted_no_worse_than_by_the_best_of_tuned_regre
     row = next(line for line in guide.splitlines() if line.startswith("| diabetes, R²"))
     assert re.findall(r"0\.\d{3}", row) == [f"{each['mean']:.3f}" for each in found["r2"].values()]
     assert f"{100 * held['mean']:.1f} %" in guide
+
+
+def test_the_card_of_the_text_model_has_the_figures_of_its_benchmark() -> None:
+    card = (shipped("text") / "README.md").read_text(encoding="utf-8")
+    for by_shot in figures("text_training")["runs"]["all"]["tests"].values():
+        for shot, found in by_shot.items():
+            mine, frozen = (
+                100 * found["accuracy"][name]["mean"] for name in ("trained", "logreg_names")
+            )
+            row = f"| {found['way']} | {shot} | {mine:.1f} | {frozen:.1f} |"
+            assert row in card
+    assert load_artifact("text").id in card
