@@ -15,6 +15,13 @@ SHIPPED: dict[str, tuple[Predicts, ...]] = {
 }
 """Name to what there is an artifact for; the folders ``name/classes`` and ``name/values`` lie beside this file."""
 
+SUMMARIES = {
+    "tables": "Classes of the rows of a table, learned from some of them in one pass.",
+    "tables/values": "The same for numbers, with their uncertainty.",
+    "text": "Labels of short texts, intents above all; needs quickstudy[minilm].",
+}
+"""What each is for, in a line, by the name that stands where a model's folder would."""
+
 
 def ships(path: Path) -> bool:
     """Whether a folder is one of those that ship with the package."""

@@ -29,7 +29,7 @@ from quickstudy.artifact import (
 from quickstudy.build import build_learner, options_of
 from quickstudy.config import RunConfig, parse_config
 from quickstudy.learners import LEARNERS
-from quickstudy.pretrained import shipped
+from quickstudy.pretrained import SUMMARIES, place_of, shipped, ships
 from quickstudy.rejection import Rejection
 
 ENCODER = {"name": "vector", "inputs": 4, "width": 8, "layers": 1}
@@ -317,6 +317,7 @@ def test_a_shipped_artifact_is_known_by_its_name(
     monkeypatch.chdir(tmp_path)
     assert load_artifact("tables").path == shipped("tables")
     assert load_artifact("tables/values").path == shipped("tables", "values")
+    assert all(ships(place_of(name)) for name in SUMMARIES)
     with pytest.raises(ArtifactError, match="ships with the package and stays as it is"):
         keep_rejection(
             load_artifact("tables"), Rejection("probability", 0.5, 0.95, 5, 5, "validation")

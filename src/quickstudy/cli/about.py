@@ -14,13 +14,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 
 
 def list_parts(as_json: AsJson = False) -> None:
-    """List learners, encoders and data sources.
+    """List learners, encoders, data sources and the models that ship.
 
-    Their names are what train takes: quickstudy train --learner NAME --encoder NAME --data NAME.
+    Their names are what train takes: quickstudy train --learner NAME --encoder NAME --data NAME. The name of a model
+    stands where its folder would: quickstudy adapt text tickets.csv --out tickets.task.
     """
     from quickstudy.build import names_and_summaries
+    from quickstudy.pretrained import SUMMARIES
 
-    parts = names_and_summaries()
+    parts = {**names_and_summaries(), "models": SUMMARIES}
     if as_json:
         print_json(parts)
         return
