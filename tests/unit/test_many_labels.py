@@ -207,6 +207,21 @@ def test_tasks_of_nlupp_learn_from_whole_folds(tmp_path: Path, split_up: bool) -
         source.pool("train")
 
 
+def test_folds_of_unlike_sizes_make_tasks_of_one_shape(tmp_path: Path) -> None:
+    intents = ["block", "change"]
+    rows = [
+        {"fold": i % 3, "text": f"{i} {intents[i % 2]}", "intents": [intents[i % 2]]}
+        for i in range(13)
+    ]
+    lines(tmp_path / "banking.jsonl", rows)
+    source = source_of(f"nlupp:{tmp_path},protocol=folds")
+    draws = Episodes(source, "test", EpisodeDesign(2, 1, 5), length=3)
+    assert [draws[i].support.mask.sum().item() for i in range(3)] == [5, 4, 4]
+    assert {draws[i].support.mask.shape for i in range(3)} == {(1, 5)}
+    assert [draws[i].query.mask.sum().item() for i in range(3)] == [8, 9, 9]
+    assert len({draws[i].query.mask.shape for i in range(3)}) == 1
+
+
 def test_intents_of_nlupp_are_called_what_the_ontology_asks(tmp_path: Path) -> None:
     nlupp(tmp_path / "nlupp")
     pool = source_of(f"nlupp:{tmp_path / 'nlupp'}").pool("test")

@@ -76,8 +76,10 @@ class LabelDraw:
         shot, tasks = span(self.design.shot)[1], self.tasks
         labels = torch.rand(tasks, self.pool.classes, generator=generator).argsort(1)
         order = self._order(tasks, generator)
-        own = self.pool.folds[order] // shot == torch.arange(first, first + tasks)[:, None]
-        support, shown = _first(order, own, int(own.sum(1).max()))
+        learned_from = self.pool.folds // shot
+        own = learned_from[order] == torch.arange(first, first + tasks)[:, None]
+        # All tasks have one shape, whichever are drawn together.
+        support, shown = _first(order, own, int(learned_from.bincount().max()))
         query, asked = _first(order, ~own, self.pool.classes * self.design.queries)
         return Drawn(labels, support, query, None, shown, asked)
 
