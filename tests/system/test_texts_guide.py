@@ -141,3 +141,14 @@ def test_download_says_licence_and_paper(
     assert "Licence: CC0 1.0" in said.err
     assert "To cite: Coucke et al. 2018" in said.err
     assert "Error: snips cannot be fetched by quickstudy" in said.err
+
+
+def test_the_guide_claims_what_tuning_brought() -> None:
+    path = ROOT / "benchmarks/results/text_tuning.json"
+    found = json.loads(path.read_text("utf-8"))["corpora"]["banking77"]
+    five, ten = (
+        [f"{100 * found[shot]['accuracy'][name]['mean']:.1f}" for name in ("trained", "tuned")]
+        for shot in ("5", "10")
+    )
+    claim = f"this brought {five[0]} to {five[1]} percent with five examples of each and {ten[0]} to {ten[1]} with ten"
+    assert claim in " ".join(TEXT.split())
