@@ -1,4 +1,4 @@
-"""Whatever the examples are, a learner of classes says finite probabilities that sum to one, or says what is wrong."""
+"""Whatever the examples are, a learner of classes says finite probabilities, or says what is wrong."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from learner_table import ROWS, Row
+from learner_table import ROWS, Row, with_labels
 from quickstudy.artifact import Artifact, ArtifactError, answer, extend
 from quickstudy.config import RunConfig
 from quickstudy.episode import Episode, Task, collate, without_support
 from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import ProtoNet
+from quickstudy.likelihood import Bernoulli
 from quickstudy.nn.encoders import RawEncoder, VectorEncoder
 
 OF_CLASSES = [row for row in ROWS if not row.values]
@@ -38,6 +39,15 @@ def learner(request: pytest.FixtureRequest) -> Learner:
     torch.manual_seed(0)
     encoder = RawEncoder(WIDTH) if raw else VectorEncoder(WIDTH, width=8, layers=1)
     return row.build(encoder).eval()
+
+
+def has_many(learner: Learner) -> bool:
+    """Whether its examples have any number of labels."""
+    return isinstance(learner.likelihood, Bernoulli)
+
+
+def batch_of(learner: Learner, task: Task) -> Episode:
+    return collate([with_labels(task) if has_many(learner) else task])
 
 
 def chances(learner: Learner, episode: Episode) -> Tensor:
@@ -65,16 +75,19 @@ def tasks(draw: st.DrawFn) -> Task:
 
 
 @given(task=tasks())
-def test_probabilities_are_finite_and_sum_to_one(learner: Learner, task: Task) -> None:
-    found = chances(learner, collate([task]))
-    assert found.isfinite().all()
-    torch.testing.assert_close(found.sum(-1), torch.ones(1, 3))
+def test_probabilities_are_finite_and_those_of_classes_sum_to_one(
+    learner: Learner, task: Task
+) -> None:
+    found = chances(learner, batch_of(learner, task))
+    assert ((found >= 0) & (found <= 1)).all()
+    if not has_many(learner):
+        torch.testing.assert_close(found.sum(-1), torch.ones(1, 3))
 
 
 @given(task=tasks())
 def test_gradients_are_finite(learner: Learner, task: Task) -> None:
     learner.zero_grad()
-    episode = collate([task])
+    episode = batch_of(learner, task)
     reached = dict(learner.named_parameters())
     if not learner.inner_loop:
         reached["support"] = episode.support.x.requires_grad_()
@@ -84,14 +97,15 @@ def test_gradients_are_finite(learner: Learner, task: Task) -> None:
 
 
 def test_an_empty_support_gives_the_prior(learner: Learner) -> None:
-    """All classes are equally likely, with places for examples that do not exist and without any."""
+    """All classes are equally likely, and a label is as likely as not, with places for examples and without any."""
     rows = torch.randn(6, WIDTH)
     task = Task(rows, torch.arange(6) % 3, rows, torch.zeros(6, dtype=torch.int64), 3)
-    hidden = collate([task])
+    hidden = batch_of(learner, task)
     hidden = hidden._replace(support=without_support(hidden.support))
-    none = collate([task._replace(support_x=rows[:0], support_y=torch.arange(0))])
+    none = batch_of(learner, task._replace(support_x=rows[:0], support_y=torch.arange(0)))
+    prior = torch.full((1, 6, 3), 1 / 2 if has_many(learner) else 1 / 3)
     for episode in (hidden, none):
-        torch.testing.assert_close(chances(learner, episode), torch.full((1, 6, 3), 1 / 3))
+        torch.testing.assert_close(chances(learner, episode), prior)
 
 
 def test_support_and_query_of_different_width_are_told_apart() -> None:

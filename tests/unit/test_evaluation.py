@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from learner_table import PairReader
 from quickstudy import evaluation
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.draw import Episodes
@@ -143,7 +144,9 @@ def test_interval_of_one_task_is_refused():
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_scores_from_encoded_pool_are_those_of_a_plain_loop(name, source):
     torch.manual_seed(1)
-    learner = LEARNERS[name](VectorEncoder(FEATURES, width=8)).double()
+    encoder = VectorEncoder(FEATURES, width=8)
+    paired = PairReader(encoder) if name == "cross_encoder" else encoder
+    learner = LEARNERS[name](paired).double()
     design = EpisodeDesign(way=(2, 3), shot=(1, 2), queries=2)
     contest = Contest(source, split="test", seed=4)
     contest.enter("learner", learner)

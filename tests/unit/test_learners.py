@@ -213,7 +213,7 @@ def test_adapting_again_takes_more_steps() -> None:
         ({"tasks_at_once": -1}, "found -1"),
         ({"adapt": "torso"}, "No trainable parameter matches 'torso'"),
         ({"rates": "wild"}, "fixed, tensor, element, step, curvature; found 'wild'"),
-        ({"head": "long"}, "zero or at the prototypes; found 'long'"),
+        ({"head": "long"}, "at zero, at the prototypes, or generated; found 'long'"),
     ],
 )
 def test_maml_names_a_bad_option(options: dict, message: str) -> None:

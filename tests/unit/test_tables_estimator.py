@@ -96,11 +96,16 @@ def test_what_ships_is_whole_small_and_documented(name: str, predicts: Predicts)
     folder = shipped(name, predicts)
     artifact = load_artifact(folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
-    assert size < 2_000_000
-    assert artifact.scores["validation"]["nll"] < artifact.facts["training"]["history"][0]["nll"]
+    assert size < 3_000_000
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert artifact.id in card
-    assert "invented tables" in card
+    if name == "tables":
+        history = artifact.facts["training"]["history"]
+        assert artifact.scores["validation"]["nll"] < history[0]["nll"]
+        assert "invented tables" in card
+    else:
+        licences = {said.rpartition(", ")[2] for said in artifact.facts["data"].values()}
+        assert all(licence in card for licence in licences - {"the same"})
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
