@@ -17,7 +17,7 @@ demo: $(VENV)/.for-demo
 setup: $(VENV)/.for-all
 
 test: $(VENV)/.for-all
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 -q -m "not slow and not browser"
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal -q -m "not slow and not browser"
 
 test-slow: $(VENV)/.for-all
 	$(VENV)/bin/python -m pytest -q -m slow

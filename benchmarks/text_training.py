@@ -10,7 +10,8 @@ Reuters, all kinds of questions of TREC, and the set that was left out. Every wa
 FOLDER holds a folder for each corpus: clinc150, banking77, sgd, nlupp, huffpost, trec, reuters. Runs that were made
 before stay in the results.
 
-python benchmarks/text_training.py FOLDER [--without CORPUS] [--steps 400] [--seed 0] [--out ARTIFACT] [--smoke]
+python benchmarks/text_training.py FOLDER [--without CORPUS] [--steps 400] [--seed 0] [--precision 32-true]
+    [--out ARTIFACT] [--smoke]
 """
 
 from __future__ import annotations
@@ -106,7 +107,9 @@ def mixture(classes: dict[str, int], folder: Path | None, tables: Path) -> str:
     return f"mixture:{'+'.join(specs)}"
 
 
-def trained(folder: Path, run: Path, without: str, *, steps: int, seed: int) -> Artifact:
+def trained(
+    folder: Path, run: Path, without: str, *, steps: int, seed: int, precision: str
+) -> Artifact:
     """What training makes."""
     with tempfile.TemporaryDirectory() as place:
         rows = {
@@ -120,7 +123,8 @@ def trained(folder: Path, run: Path, without: str, *, steps: int, seed: int) -> 
         }
         classes.pop(without, None)
         options = {**CONFIG, "data": mixture(classes, folder, Path(place))}
-        options["training"] = {**CONFIG["training"], "steps": steps, "seed": seed}
+        own = {"steps": steps, "seed": seed, "precision": precision}
+        options["training"] = {**CONFIG["training"], **own}
         options["validation"] = {**CONFIG["validation"], "every": steps}
         artifact = train(parse_config(options), run)
         portable = {"data": mixture(classes, None, Path(place))}
@@ -189,6 +193,7 @@ def main() -> None:
     parser.add_argument("--without", default="", help="a corpus to leave out")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", default="32-true", help="such as bf16-mixed")
     parser.add_argument("--run", type=Path, help="a run of this training, or what it left in --out")
     parser.add_argument("--out", type=Path, help="where to keep the artifact")
     parser.add_argument("--smoke", action="store_true", help="try everything, keep nothing")
@@ -200,7 +205,12 @@ def main() -> None:
             load_artifact(chosen.run)
             if chosen.run
             else trained(
-                chosen.folder, Path(place) / "run", chosen.without, steps=steps, seed=chosen.seed
+                chosen.folder,
+                Path(place) / "run",
+                chosen.without,
+                steps=steps,
+                seed=chosen.seed,
+                precision=chosen.precision,
             )
         )
         seconds = artifact.facts.get("training", {}).get("seconds", time.process_time() - start)
@@ -219,12 +229,14 @@ def main() -> None:
     made = {
         "steps": steps,
         "seed": chosen.seed,
+        "precision": artifact.config.training.precision,
         "training_seconds": seconds,
         "tests": tests,
     } | ({} if held is None else {"share_of_change_held": held})
     file = RESULTS / "text_training.json"
     before = json.loads(file.read_text()).get("runs", {}) if file.exists() else {}
-    runs = before | {f"without {chosen.without}" if chosen.without else "all": made}
+    run = f"without {chosen.without}" if chosen.without else "all"
+    runs = before | {f"{run}, seed {chosen.seed}" if chosen.seed else run: made}
     settings = {"threads": 1, "config": CONFIG, "rank": RANK, "share": SHARE, "draws": DRAWS}
     record("text_training", settings | {"runs": runs}, keep=not chosen.smoke)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from collections.abc import Iterator
@@ -16,6 +17,17 @@ settings.register_profile(
 )
 settings.load_profile("quickstudy")
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_there_stays() -> None:
+    """Keep the collector of garbage off what earlier modules left, above all the libraries that they imported.
+
+    Millions of objects that live until the end would be looked through again and again by every test that makes many,
+    such as those that compile or draw examples.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -141,7 +141,9 @@ def _read_task(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safetensors.safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})["quickstudy"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copied, for a tensor lies in the file where it happens to, and on some processors the last bits of a
+            # product depend on how its factors are aligned.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise ArtifactError(
             f"There is no task file {path}; make one with: quickstudy adapt."

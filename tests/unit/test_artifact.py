@@ -28,6 +28,7 @@ from quickstudy.artifact import (
 )
 from quickstudy.build import build_learner, options_of
 from quickstudy.config import RunConfig, parse_config
+from quickstudy.episode import leaves
 from quickstudy.learners import LEARNERS
 from quickstudy.pretrained import SUMMARIES, place_of, shipped, ships
 from quickstudy.rejection import Rejection
@@ -190,6 +191,7 @@ def assert_goes_on(
     artifact = load_artifact(base_of(folder / "my.task"))
     loaded = load_task(folder / "my.task", artifact)
     assert (loaded.class_names, loaded.examples) == (task.class_names, 6)
+    assert all(leaf.data_ptr() % 64 == 0 for leaf in leaves((loaded.state, loaded.context)))
     answers = answer(artifact, loaded, queries)
     assert torch.equal(answers, answer(artifact, task, queries))
     assert not answers.requires_grad

@@ -96,6 +96,10 @@ def test_a_domain_is_left_out_and_the_next_one_validates(folder: Path) -> None:
     source = source_of("fdu_mtl,held_out=toys")
     assert groups(source) == [{"dvd", "electronics"}, {"books"}, {"toys"}]
     assert classes(source)["test"] == ["toys/negative", "toys/positive"]
+    several = source_of("fdu_mtl,held_out=books+electronics")
+    assert groups(several) == [{"dvd"}, {"toys"}, {"books", "electronics"}]
+    with pytest.raises(DataError, match=r"expected one of .* that leave two domains or more"):
+        source_of("fdu_mtl,held_out=books+dvd+electronics+toys")
     with pytest.raises(DataError, match=r"held_out=food .* expected one of books, dvd, electr"):
         source_of("fdu_mtl,held_out=food")
     with pytest.raises(DataError, match="with protocol=all"):

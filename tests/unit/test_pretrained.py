@@ -108,6 +108,14 @@ def test_padding_is_invisible_and_absent_texts_are_finite(bert: Path) -> None:
     torch.testing.assert_close(encoder(tokens).norm(dim=1), torch.full((3,), 8**0.5).double())
 
 
+@pytest.mark.parametrize("lexical", [0.0, 0.8])
+def test_no_texts_are_no_vectors(bert: Path, lexical: float) -> None:
+    encoder = build(bert, frozen=False, lexical=lexical)
+    none = torch.zeros(0, 4, dtype=torch.int64)
+    assert encoder(none).shape == (0, encoder.width)
+    assert encoder.features(none).dtype == encoder(encoder.tokenize(TEXTS)).dtype
+
+
 def test_texts_go_through_in_pieces_of_like_length(
     bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

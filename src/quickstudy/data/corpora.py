@@ -338,8 +338,8 @@ class FduMtl(Corpus):
 
     Args:
         path: folder with a file DOMAIN.jsonl for each domain: split, label (0 or 1) and text on each line.
-        held_out: a domain, to test on it alone: the next one by the alphabet is for validation, all others for
-            training.
+        held_out: a domain, or several with a plus between, to test on them alone: the next one by the alphabet is for
+            validation, all others for training.
         protocol: ``unseen``, or ``all`` for all domains, with support and queries of the published parts.
         validation: share of the domains held out for validation, unless one is named.
         test: share held out for testing.
@@ -363,10 +363,13 @@ class FduMtl(Corpus):
         domains = sorted({file.name.split(".")[0] for file in published.folder.glob("*.jsonl*")})
         if not domains:
             raise published.missing("books.jsonl")
-        if held_out is not None and (held_out not in domains or protocol == "all"):
+        tested = [] if held_out is None else held_out.split("+")
+        if tested and (
+            not set(tested) <= set(domains) or len(tested) > len(domains) - 2 or protocol == "all"
+        ):
             raise DataError(
-                f"Found held_out={held_out} with protocol={protocol}; expected one of {', '.join(domains)}, with "
-                "protocol=unseen."
+                f"Found held_out={held_out} with protocol={protocol}; expected one of {', '.join(domains)}, or some of "
+                "them with a plus between that leave two domains or more, with protocol=unseen."
             )
         polarity = {"0": "negative", "1": "positive"}
         examples = []
@@ -378,10 +381,12 @@ class FduMtl(Corpus):
                 text, part = row.cell("text"), row.split()
                 examples.append(LabelledText(text, polarity[label], row.place, domain, part))
         classes: dict[str, Split] = {}
-        if held_out is not None:
-            following = domains[(domains.index(held_out) + 1) % len(domains)]
+        if tested:
+            behind = domains.index(max(tested)) + 1
+            circle = domains[behind:] + domains[:behind]
+            following = next(domain for domain in circle if domain not in tested)
             classes = dict.fromkeys(domains, "train")
-            classes |= {following: "validation", held_out: "test"}
+            classes |= {following: "validation"} | dict.fromkeys(tested, "test")
         super().__init__(
             published,
             examples,

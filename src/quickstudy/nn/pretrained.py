@@ -329,7 +329,9 @@ class HuggingFaceEncoder(Encoder):
         return self.layers(self._in_pieces(tokens, which if self._tells_apart else None))
 
     def _in_pieces(self, x: Tensor, types: Tensor | None = None) -> Tensor:
-        if not len(x) or inside_transform() or torch.compiler.is_exporting():
+        if not len(x):
+            return torch.zeros(0, self.width, dtype=next(self.model.parameters()).dtype).to(x.device)
+        if inside_transform() or torch.compiler.is_exporting():
             return self._features(x, types)
         words = (x != WORD_PADDING).sum(1)
         order = words.argsort(stable=True)
