@@ -70,7 +70,7 @@ def main() -> None:
         first, second = (torch.cat([g.flatten() for g in way()]) for way in (batched, looped))
         difference = ((first - second).norm() / second.norm()).item()
         seconds = interleaved(
-            {"batched": batched, "looped": looped, "matmul": lambda: square @ square}, rounds=3
+            {"batched": batched, "looped": looped, "matmul": lambda: square @ square}, rounds=9
         )
         peak = 2 * 1024**3 / seconds["matmul"]
         work = TASKS * 80 * operations(width)
