@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -200,7 +199,6 @@ def main() -> None:
     chosen = parser.parse_args()
     steps, draws = (2, 2) if chosen.smoke else (chosen.steps, DRAWS)
     with tempfile.TemporaryDirectory() as place:
-        start = time.process_time()
         artifact = (
             load_artifact(chosen.run)
             if chosen.run
@@ -213,7 +211,6 @@ def main() -> None:
                 precision=chosen.precision,
             )
         )
-        seconds = artifact.facts.get("training", {}).get("seconds", time.process_time() - start)
     kept = artifact.config.learner == HEAD
     learner, held = (artifact.learner, None) if kept else small(artifact)
     tests = {
@@ -230,7 +227,7 @@ def main() -> None:
         "steps": steps,
         "seed": chosen.seed,
         "precision": artifact.config.training.precision,
-        "training_seconds": seconds,
+        "training_minutes": artifact.facts["training"]["minutes"],
         "tests": tests,
     } | ({} if held is None else {"share_of_change_held": held})
     file = RESULTS / "text_training.json"

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from quickstudy.data import text
 from quickstudy.data.draw import EpisodeDesign, Episodes
 from quickstudy.data.records import read_records
 from quickstudy.data.source import DataError, DataNote
@@ -129,6 +130,20 @@ def test_repeated_texts_and_conflicts_are_left_out_with_a_note_or_refused(tmp_pa
         assert len(TextSource(str(path), test=1).pool_texts("test")) == 8
     said = [str(note.message)[:19] for note in notes]
     assert said == ["Left out 3 of 12 ex", "Left out 1 of 12 ex"]
+
+
+def test_of_a_very_long_file_some_of_each_class_are_kept_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = table(tmp_path / "long.csv", intents(4, each=30))
+    monkeypatch.setattr(text, "LONG", 120)
+    assert len(TextSource(str(path)).texts) == 120
+    monkeypatch.setattr(text, "LONG", 119)
+    monkeypatch.setattr(text, "MOST_OF_LONG", 7)
+    with pytest.warns(DataNote, match="more than 119 rows, so at most 7 different texts of each"):
+        shortened = TextSource(str(path))
+    assert len(shortened.texts) == 28
+    assert shortened.texts == TextSource(str(path), most=7).texts
 
 
 def test_texts_want_an_encoder_of_texts(tmp_path: Path) -> None:

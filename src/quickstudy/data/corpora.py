@@ -386,7 +386,8 @@ class FduMtl(Corpus):
             circle = domains[behind:] + domains[:behind]
             following = next(domain for domain in circle if domain not in tested)
             classes = dict.fromkeys(domains, "train")
-            classes |= {following: "validation"} | dict.fromkeys(tested, "test")
+            classes[following] = "validation"
+            classes.update(dict.fromkeys(tested, "test"))
         super().__init__(
             published,
             examples,

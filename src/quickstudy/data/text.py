@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from quickstudy.data.calling import note_alike, note_trimmed
@@ -16,10 +18,16 @@ from quickstudy.data.records import (
     records_of,
 )
 from quickstudy.data.sampling import at_most
-from quickstudy.data.source import SPLITS, DataError
+from quickstudy.data.source import SPLITS, DataError, DataNote
 from quickstudy.data.splitting import SPLIT_NAMES, Conflicts
 from quickstudy.data.text_tasks import Divided, LabelledText, Texts, divided
 from quickstudy.likelihood import Labels
+
+
+LONG = 1_000_000
+"""Rows that are kept whole; of longer files some of each class are kept, so that memory is bounded."""
+MOST_OF_LONG = 10_000
+"""Examples of a class that are kept of a longer file, unless it is said how many."""
 
 
 class TextSource(Texts):
@@ -43,7 +51,7 @@ class TextSource(Texts):
         seed: another seed, another split.
         conflicts: ``drop`` to leave out texts that are given to two classes, with a note, or ``error``.
         most: examples of a class that are kept, drawn by ``seed``, so that memory does not grow with the file; 0 keeps
-            all.
+            all, or of a file of more than a million rows 10,000, with a note.
         labels: ``one`` for each text, or ``many``, any number of them.
 
     Raises:
@@ -174,6 +182,16 @@ def _classes_of(
     labels: dict[str, None] = {}
     said: dict[str, str] = {}
     stream = _labelled(where, records, columns, labels, said)
+    kept = [] if most else list(islice(stream, LONG))
+    if not most and (beyond := next(stream, None)) is not None:
+        most = MOST_OF_LONG
+        warnings.warn(
+            f"{where} has more than {LONG:,} rows, so at most {most:,} different texts of each class are kept; the "
+            "option most of the source text says how many, such as most=200.",
+            DataNote,
+            stacklevel=4,
+        )
+        stream = chain(kept, [beyond], stream)
     if most:
         kept = at_most(
             stream,
@@ -182,8 +200,6 @@ def _classes_of(
             mark=lambda each: each.text,
             seed=shares["seed"],
         )
-    else:
-        kept = list(stream)
     note_trimmed(labels)
     note_alike(map(str.strip, labels))
     return [each.text for each in kept], divided(where, kept, **shares), said

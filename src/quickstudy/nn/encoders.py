@@ -82,6 +82,8 @@ def encode(encoder: Encoder, x: Inputs) -> Tensor:
         piece = max(1, LARGEST_CPU_TENSOR // encoder.bytes_per_example)
     if piece >= count:
         return encoder(flat).unflatten(0, (tasks, examples))
+    # As few pieces as will do, and none that is much smaller than the others.
+    piece = -(-count // -(-count // piece))
     starts = range(0, count, piece)
     pieces = [encoder(take_tasks(flat, slice(i, i + piece))) for i in starts]
     return torch.cat(pieces).unflatten(0, (tasks, examples))
