@@ -126,6 +126,20 @@ def test_values_of_tables_are_predicted_no_worse_than_by_the_best_of_tuned_regre
     assert f"{100 * held['mean']:.1f} %" in guide
 
 
+def test_the_guide_to_texts_has_the_figures_of_classes_that_nobody_met() -> None:
+    guide = (ROOT / "docs" / "how-to" / "learn-from-texts.md").read_text(encoding="utf-8")
+    runs = [run["tests"] for run in figures("text_unseen")["seeds"].values()]
+    for corpus, by_shot in runs[0].items():
+        for shot in by_shot:
+            found = [run[corpus][shot]["accuracy"] for run in runs]
+            means = [
+                sum(100 * each[way]["mean"] for each in found) / len(found)
+                for way in ("prototypes", "logreg_names", "trained")
+            ]
+            few, named, trained = (f"{mean:.1f}" for mean in means)
+            assert f"| `{corpus}` | {shot} | {few} | {named} | **{trained}** |" in guide
+
+
 def test_the_card_of_the_text_model_has_the_figures_of_its_benchmark() -> None:
     card = (shipped("text") / "README.md").read_text(encoding="utf-8")
     for by_shot in figures("text_training")["runs"]["all"]["tests"].values():
