@@ -1,10 +1,10 @@
 """All 150 intents of CLINC150 from 10 texts each, and texts that are of none of them.
 
-ARTIFACT is what ``text_training.py --without clinc150 --out ARTIFACT`` left: MiniLM meta-trained on other sets of intents.
-Which score tells texts of no class apart, and the threshold above which a text is of none, are learned from classes of
-BANKING77 that are left out of tasks and asked for all the same, as in tasks of 60 classes; no text of no scope has been
-seen by anybody. They are judged by the out-of-scope texts of CLINC150's test part (Larson et al. 2019), beside the same
-for frozen MiniLM. The support is from the published training part.
+ARTIFACT is what ``text_training.py --without clinc150 --out ARTIFACT`` left: MiniLM meta-trained on other sets of
+intents. Which score tells texts of no class apart, and the threshold above which a text is of none, are learned from
+classes of BANKING77 that are left out of tasks and asked for all the same, as in tasks of 60 classes; no text of no
+scope has been seen by anybody. They are judged by the out-of-scope texts of CLINC150's test part (Larson et al. 2019),
+beside the same for frozen MiniLM. The support is from the published training part.
 
 FOLDER holds a folder for each corpus, clinc150 and banking77.
 

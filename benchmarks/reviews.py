@@ -1,13 +1,13 @@
 """Good or bad, in domains that nobody met: MiniLM meta-trained on the reviews of others, and the tasks of LEOPARD.
 
-The domains of FDU-MTL (Liu et al. 2017) are left out in three parts, stricter than one at a time. For each part a model is
-trained by prototypes on 2-way tasks, each within one of the other domains, without the names of classes; and 5 reviews of
-each class of a domain that was left out are learned by logistic regression on its features. Beside it, on the same tasks,
-stand logistic regression and prototypes on frozen MiniLM.
+The domains of FDU-MTL (Liu et al. 2017) are left out in three parts, stricter than one at a time. For each part a model
+is trained by prototypes on 2-way tasks, each within one of the other domains, without the names of classes; and 5
+reviews of each class of a domain that was left out are learned by logistic regression on its features. Beside it, on
+the same tasks, stand logistic regression and prototypes on frozen MiniLM.
 
-The model that never met books, DVDs, electronics and kitchenware is scored on the tasks of LEOPARD (Bansal et al. 2020) as
-well, ten support sets of 4 examples of a class each. Classes have no names there either: the files that are published call
-bad reviews positive.
+The model that never met books, DVDs, electronics and kitchenware is scored on the tasks of LEOPARD (Bansal et al. 2020)
+as well, ten support sets of 4 examples of a class each. Classes have no names there either: the files that are
+published call bad reviews positive.
 
 FOLDER holds a folder for each corpus, fdu_mtl and leopard. Other parts stay in the results.
 

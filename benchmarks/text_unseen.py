@@ -1,7 +1,7 @@
 """Topics and intents that nobody met, from one and from five texts: MiniLM meta-trained on other classes.
 
-One model for each seed is trained by prototypes on the training classes of four corpora at once: HuffPost and Reuters in
-the split of Bao et al. 2020 (Few-shot Text Classification with Distributional Signatures), CLINC150 in its first
+One model for each seed is trained by prototypes on the training classes of four corpora at once: HuffPost and Reuters
+in the split of Bao et al. 2020 (Few-shot Text Classification with Distributional Signatures), CLINC150 in its first
 rotation of domains, BANKING77 in thirds of its intents. It is scored on 5-way tasks of their test classes, by logistic
 regression on its features in which the name of a class counts as an example. Beside it, on the same tasks, stand the
 same on frozen MiniLM, with names and without, and prototypes without names. Settings were chosen on the validation

@@ -23,7 +23,6 @@ from quickstudy.data.splitting import SPLIT_NAMES, Conflicts
 from quickstudy.data.text_tasks import Divided, LabelledText, Texts, divided
 from quickstudy.likelihood import Labels
 
-
 LONG = 1_000_000
 """Rows that are kept whole; of longer files some of each class are kept, so that memory is bounded."""
 MOST_OF_LONG = 10_000
