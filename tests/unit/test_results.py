@@ -140,6 +140,37 @@ def test_the_guide_to_texts_has_the_figures_of_classes_that_nobody_met() -> None
             assert f"| `{corpus}` | {shot} | {few} | {named} | **{trained}** |" in guide
 
 
+def test_the_guide_to_texts_has_the_figures_of_reviews_and_of_texts_of_no_intent() -> None:
+    guide = (ROOT / "docs" / "how-to" / "learn-from-texts.md").read_text(encoding="utf-8")
+    for part in figures("reviews")["parts"].values():
+        for name, found in (part["domains"] | part.get("leopard", {})).items():
+            frozen, trained = (percent(found["accuracy"][way]) for way in ("logreg", "trained"))
+            assert re.search(rf"^\| `?{name}`? \| {frozen} \| \**{trained}\** \|$", guide, re.M)
+    books = figures("reviews")["parts"]["0"]["domains"]["books"]["accuracy"]
+    assert f"{percent(books['trained'])} %" in README
+    assert f"{percent(books['logreg'])} %" in README
+    for way in ("trained", "logreg_names", "lexical"):
+        found = figures("out_of_scope")["entrants"][way]
+        keys = ("auroc", "fpr_at_95", "refused", "kept", "accuracy")
+        assert f"| {' | '.join(percent(found[key]) for key in keys)} |" in guide
+
+
+def test_the_guide_to_texts_says_how_the_artifact_fares_against_setfit() -> None:
+    guide = (ROOT / "docs" / "how-to" / "learn-from-texts.md").read_text(encoding="utf-8")
+    found = figures("against_setfit")
+    assert found["artifact"] == load_artifact("text").id
+    for corpus, each in found["corpora"].items():
+        ways = each["methods"]
+        row = next(
+            line
+            for line in guide.splitlines()
+            if line.startswith(f"| `{corpus}` | {percent(ways['setfit']['accuracy'])} |")
+        )
+        for way in ("text", "text, 8 passes"):
+            assert percent(ways[way]["accuracy"]) in row
+        assert f"| {ways['text']['times_faster_to_learn']:.0f} |" in row
+
+
 def test_the_card_of_the_text_model_has_the_figures_of_its_benchmark() -> None:
     card = (shipped("text") / "README.md").read_text(encoding="utf-8")
     for by_shot in figures("text_training")["runs"]["all"]["tests"].values():
