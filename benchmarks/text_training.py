@@ -228,6 +228,7 @@ def main() -> None:
         "seed": chosen.seed,
         "precision": artifact.config.training.precision,
         "training_minutes": artifact.facts["training"]["minutes"],
+        "processor": artifact.facts["hardware"]["processor"],
         "tests": tests,
     } | ({} if held is None else {"share_of_change_held": held})
     file = RESULTS / "text_training.json"

@@ -29,6 +29,7 @@ from quickstudy.data.source import DataNote
 from quickstudy.derive import derive
 from quickstudy.evaluation.contest import Contest
 from quickstudy.evaluation.measures import summary
+from quickstudy.machine import hardware
 from record import RESULTS, record
 
 TUNING: dict[str, Any] = {"name": "fine_tune", "names": True, "passes": 6}
@@ -71,11 +72,13 @@ def main() -> None:
                 name: summary(scores["tuned"] - scores[name]) for name in scores if name != "tuned"
             },
             "seconds": time.process_time() - start,
+            "draws": len(scores["tuned"]),
+            "processor": hardware()["processor"],
         }
         print(shot, found[str(shot)], flush=True)
     file = RESULTS / "text_tuning.json"
     before = json.loads(file.read_text())["corpora"] if file.exists() else {}
-    settings = {"threads": 1, "tuning": TUNING, "queries": QUERIES, "draws": chosen.draws}
+    settings = {"threads": 1, "tuning": TUNING, "queries": QUERIES}
     figures = settings | {"corpora": before | {chosen.corpus: found}}
     record("text_tuning", figures, keep=not chosen.smoke)
 
