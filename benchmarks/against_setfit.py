@@ -31,7 +31,7 @@ from quickstudy.evaluation.alternatives import Alternative, ByArtifact, alternat
 from quickstudy.evaluation.compare import TextTasks, compare
 from record import RESULTS, record
 
-CORPORA = {"huffpost": "huffpost", "trec": "trec,protocol=all", "fewrel": "fewrel"}
+CORPORA = {"huffpost": "huffpost", "trec": "trec,protocol=all", "fewrel": "fewrel,target=semeval"}
 TUNING: dict[str, Any] = {"name": "fine_tune", "names": True}
 PASSES = (1, 8)
 SHOT, QUERIES = 8, 10
