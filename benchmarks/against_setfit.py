@@ -15,7 +15,6 @@ python benchmarks/against_setfit.py FOLDER [--corpora huffpost trec fewrel] [--t
 from __future__ import annotations
 
 import argparse
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from quickstudy.data.source import DataNote, PoolSource
 from quickstudy.derive import derive
 from quickstudy.evaluation.alternatives import Alternative, ByArtifact, alternative
 from quickstudy.evaluation.compare import TextTasks, compare
-from record import RESULTS, record
+from record import earlier, record
 
 CORPORA = {"huffpost": "huffpost", "trec": "trec,protocol=all", "fewrel": "fewrel,target=semeval"}
 TUNING: dict[str, Any] = {"name": "fine_tune", "names": True}
@@ -76,9 +75,8 @@ def main() -> None:
         )
         methods = compare(ways, tasks, lambda done, of: print(done, "of", of, flush=True))
         found = {name: {"tasks": len(tasks), "methods": with_ratios(methods)}}
-        file = RESULTS / "against_setfit.json"
-        before = json.loads(file.read_text())["corpora"] if file.exists() else {}
-        record("against_setfit", settings | {"corpora": before | found}, keep=not chosen.smoke)
+        corpora = earlier("against_setfit", "corpora") | found
+        record("against_setfit", settings | {"corpora": corpora}, keep=not chosen.smoke)
 
 
 if __name__ == "__main__":

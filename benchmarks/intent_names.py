@@ -22,7 +22,6 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,10 @@ from quickstudy.data.features import with_features
 from quickstudy.data.source import Split
 from quickstudy.episode import Episode
 from quickstudy.evaluation import answer_batch, answering
-from quickstudy.evaluation.measures import summary
 from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import class_sums
 from quickstudy.training import train
-from record import record
+from record import compared, record
 
 WAY, QUERIES = 20, 5
 PARTS = {"train": 90, "validation": 20, "test": 40}
@@ -128,15 +126,6 @@ def accuracies(
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
-def compared(found: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The accuracy of each contender, and by how much the MetaTransformer is above it."""
-    own = found["meta_transformer"]
-    return {
-        "accuracy": {name: summary(each) for name, each in found.items()},
-        "above": {name: summary(own - each) for name, each in found.items() if each is not own},
-    }
-
-
 def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser()
@@ -157,12 +146,14 @@ def main() -> None:
             for shot in (0, 1):
                 found = accuracies(artifact.learner, table, shot, tasks)
                 each[shot].append(found)
-                run[f"{shot}-shot"] = compared(found)
+                run[f"{shot}-shot"] = compared(found, "meta_transformer")
             run["best_step"] = artifact.facts["training"]["best_step"]
         runs.append(run)
         config = {k: v for k, v in artifact.config.model_dump(mode="json").items() if k != "data"}
     together = {
-        f"{shot}-shot": compared({name: torch.cat([f[name] for f in found]) for name in found[0]})
+        f"{shot}-shot": compared(
+            {name: torch.cat([f[name] for f in found]) for name in found[0]}, "meta_transformer"
+        )
         for shot, found in each.items()
     }
     figures = {"threads": 1, "config": config, "all_seeds": together, "runs": runs}

@@ -6,7 +6,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,24 @@ def record(name: str, figures: dict[str, Any], *, keep: bool = True) -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+
+
+def earlier(name: str, part: str) -> dict[str, Any]:
+    """What earlier runs of a benchmark left in this part of its results, so that another one can be put beside it."""
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text()).get(part, {}) if file.exists() else {}
+
+
+def compared(scores: Mapping[str, Any], own: str) -> dict[str, Any]:
+    """The accuracy of each contender on the same tasks, and by how much its own one is above each of the others."""
+    from quickstudy.evaluation.measures import summary  # not every benchmark needs torch
+
+    return {
+        "accuracy": {name: summary(each) for name, each in scores.items()},
+        "above": {
+            name: summary(scores[own] - each) for name, each in scores.items() if name != own
+        },
+    }
 
 
 def interleaved(

@@ -17,7 +17,6 @@ python benchmarks/reviews.py FOLDER [--part 0] [--steps 200] [--run ARTIFACT] [-
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import warnings
 from pathlib import Path
@@ -32,9 +31,8 @@ from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.source import DataNote
 from quickstudy.derive import derive
 from quickstudy.evaluation.contest import Contest
-from quickstudy.evaluation.measures import summary
 from quickstudy.training import train
-from record import RESULTS, record
+from record import compared, earlier, record
 
 PARTS = (
     ("books", "dvd", "electronics", "kitchen_housewares"),
@@ -102,15 +100,7 @@ def scored(
     contest.enter("trained", derive(artifact, HEAD).learner)
     contest.enter("logreg", build_learner(HEAD, FROZEN))
     contest.enter("prototypes", build_learner({"name": "protonet"}, FROZEN))
-    scores = contest.scores(design, tasks)
-    found = {
-        "accuracy": {name: summary(each) for name, each in scores.items()},
-        "above": {
-            name: summary(scores["trained"] - each)
-            for name, each in scores.items()
-            if name != "trained"
-        },
-    }
+    found = compared(contest.scores(design, tasks), "trained")
     print(spec, found["accuracy"], flush=True)
     return found
 
@@ -156,10 +146,8 @@ def main() -> None:
             )
             for task in LEOPARD
         }
-    file = RESULTS / "reviews.json"
-    before = json.loads(file.read_text())["parts"] if file.exists() else {}
     settings = {"threads": 1, "config": CONFIG, "tasks": TASKS, "queries": QUERIES}
-    parts = before | {str(chosen.part): made}
+    parts = earlier("reviews", "parts") | {str(chosen.part): made}
     record("reviews", settings | {"parts": parts}, keep=not chosen.smoke)
 
 

@@ -17,7 +17,6 @@ python benchmarks/text_training.py FOLDER [--without CORPUS] [--steps 400] [--se
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import warnings
 from dataclasses import replace
@@ -32,12 +31,11 @@ from quickstudy.config import parse_config
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.source import DataNote
 from quickstudy.evaluation.contest import Contest
-from quickstudy.evaluation.measures import summary
 from quickstudy.learners.base import Learner
 from quickstudy.nn.preparation import take_change
 from quickstudy.nn.pretrained import HuggingFaceEncoder
 from quickstudy.training import train
-from record import RESULTS, record
+from record import compared, earlier, record
 from text_corpora import few_labels, opening_intents, single_acts, write_table
 
 CONFIG: dict[str, Any] = {
@@ -155,15 +153,7 @@ def scored(learner: Learner, spec: str, queries: int, draws: int) -> dict[str, A
         pool = source.pool("test")
         way = int(pool.enough(shot, queries).sum())
         scores = contest.scores(EpisodeDesign(way, shot, queries), draws)
-        found[str(shot)] = {
-            "way": way,
-            "accuracy": {name: summary(each) for name, each in scores.items()},
-            "above": {
-                name: summary(scores["trained"] - each)
-                for name, each in scores.items()
-                if name != "trained"
-            },
-        }
+        found[str(shot)] = {"way": way, **compared(scores, "trained")}
         print(spec, shot, found[str(shot)]["accuracy"], flush=True)
     return found
 
@@ -231,10 +221,10 @@ def main() -> None:
         "processor": artifact.facts["hardware"]["processor"],
         "tests": tests,
     } | ({} if held is None else {"share_of_change_held": held})
-    file = RESULTS / "text_training.json"
-    before = json.loads(file.read_text()).get("runs", {}) if file.exists() else {}
     run = f"without {chosen.without}" if chosen.without else "all"
-    runs = before | {f"{run}, seed {chosen.seed}" if chosen.seed else run: made}
+    runs = earlier("text_training", "runs") | {
+        f"{run}, seed {chosen.seed}" if chosen.seed else run: made
+    }
     settings = {"threads": 1, "config": CONFIG, "rank": RANK, "share": SHARE, "draws": DRAWS}
     record("text_training", settings | {"runs": runs}, keep=not chosen.smoke)
 

@@ -14,7 +14,6 @@ python benchmarks/text_tuning.py FOLDER ARTIFACT CORPUS [--draws 3] [--smoke]
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from pathlib import Path
@@ -28,9 +27,8 @@ from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.source import DataNote
 from quickstudy.derive import derive
 from quickstudy.evaluation.contest import Contest
-from quickstudy.evaluation.measures import summary
 from quickstudy.machine import hardware
-from record import RESULTS, record
+from record import compared, earlier, record
 
 TUNING: dict[str, Any] = {"name": "fine_tune", "names": True, "passes": 6}
 SHOTS = (5, 10)
@@ -67,19 +65,14 @@ def main() -> None:
         )
         found[str(shot)] = {
             "way": way,
-            "accuracy": {name: summary(each) for name, each in scores.items()},
-            "above": {
-                name: summary(scores["tuned"] - scores[name]) for name in scores if name != "tuned"
-            },
+            **compared(scores, "tuned"),
             "seconds": time.process_time() - start,
             "draws": len(scores["tuned"]),
             "processor": hardware()["processor"],
         }
         print(shot, found[str(shot)], flush=True)
-    file = RESULTS / "text_tuning.json"
-    before = json.loads(file.read_text())["corpora"] if file.exists() else {}
     settings = {"threads": 1, "tuning": TUNING, "queries": QUERIES}
-    figures = settings | {"corpora": before | {chosen.corpus: found}}
+    figures = settings | {"corpora": earlier("text_tuning", "corpora") | {chosen.corpus: found}}
     record("text_tuning", figures, keep=not chosen.smoke)
 
 

@@ -16,7 +16,6 @@ python benchmarks/text_unseen.py FOLDER [--seed 0] [--steps 400] [--precision bf
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import warnings
 from pathlib import Path
@@ -31,9 +30,8 @@ from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.source import DataNote
 from quickstudy.derive import derive
 from quickstudy.evaluation.contest import Contest
-from quickstudy.evaluation.measures import summary
 from quickstudy.training import train
-from record import RESULTS, record
+from record import compared, earlier, record
 
 CORPORA = {"huffpost": 2.0, "clinc150": 1.0, "banking77": 1.0, "reuters": 0.5}
 """How often tasks of each come up."""
@@ -74,12 +72,7 @@ def scored(artifact: Any, folder: Path, *, split: Any, tasks: int) -> dict[str, 
         found[corpus] = {}
         for shot in (1, 5):
             scores = contest.scores(EpisodeDesign(5, shot, QUERIES), tasks)
-            above = {name: scores["trained"] - each for name, each in scores.items()}
-            del above["trained"]
-            found[corpus][str(shot)] = {
-                "accuracy": {name: summary(each) for name, each in scores.items()},
-                "above": {name: summary(each) for name, each in above.items()},
-            }
+            found[corpus][str(shot)] = compared(scores, "trained")
             print(corpus, shot, found[corpus][str(shot)]["accuracy"], flush=True)
     return found
 
@@ -110,12 +103,13 @@ def main() -> None:
             if chosen.run
             else train(parse_config(options), Path(place) / "run")
         )
-        made = own | {"tests": scored(artifact, chosen.folder, split=chosen.split, tasks=tasks)}
-    file = RESULTS / "text_unseen.json"
-    before = json.loads(file.read_text())["seeds"] if file.exists() else {}
+    training = artifact.config.training
+    made = {name: getattr(training, name) for name in own}
+    made["tests"] = scored(artifact, chosen.folder, split=chosen.split, tasks=tasks)
+    seeds = earlier("text_unseen", "seeds") | {str(training.seed): made}
     settings = {"threads": 1, "config": CONFIG, "corpora": CORPORA, "tasks": TASKS}
     keep = not chosen.smoke and chosen.split == "test"
-    record("text_unseen", settings | {"seeds": before | {str(chosen.seed): made}}, keep=keep)
+    record("text_unseen", settings | {"seeds": seeds}, keep=keep)
 
 
 if __name__ == "__main__":

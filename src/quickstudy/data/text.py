@@ -181,8 +181,8 @@ def _classes_of(
     labels: dict[str, None] = {}
     said: dict[str, str] = {}
     stream = _labelled(where, records, columns, labels, said)
-    kept = [] if most else list(islice(stream, LONG))
-    if not most and (beyond := next(stream, None)) is not None:
+    kept = [] if most else list(islice(stream, LONG + 1))
+    if len(kept) > LONG:
         most = MOST_OF_LONG
         warnings.warn(
             f"{where} has more than {LONG:,} rows, so at most {most:,} different texts of each class are kept; the "
@@ -190,7 +190,7 @@ def _classes_of(
             DataNote,
             stacklevel=4,
         )
-        stream = chain(kept, [beyond], stream)
+        stream = chain(kept, stream)
     if most:
         kept = at_most(
             stream,

@@ -330,9 +330,7 @@ class HuggingFaceEncoder(Encoder):
 
     def _in_pieces(self, x: Tensor, types: Tensor | None = None) -> Tensor:
         if not len(x):
-            return torch.zeros(0, self.width, dtype=next(self.model.parameters()).dtype).to(
-                x.device
-            )
+            return x.new_zeros(0, self.width, dtype=next(self.model.parameters()).dtype)
         if inside_transform() or torch.compiler.is_exporting():
             return self._features(x, types)
         words = (x != WORD_PADDING).sum(1)
