@@ -78,6 +78,8 @@ SEQUENCE = {"filters": 4, "keys": 4, "rounds": 1, "length": 4}
 
 WITH_MEMORY = {"width": 8, "slots": 2, "layers": 1, "heads": 2, "through_encoder": True}
 
+TURNING = {"values": 2, "rates": 3, "slowest": 0.02, "fastest": 0.1, "kept": 4, "steps": 2}
+
 AT_REST = {"steps": 12, "rate": 0.045, "penalty": 20.0, "solver_steps": 8}
 """So firm a penalty that descent converges to rounding, and the implicit gradient is exact."""
 
@@ -195,6 +197,8 @@ ROWS = [
         rate=0.05,
         offset=5.0,
     ),
+    Row("deep_kernel", "deep_kernel", TURNING, steps=30, rate=0.05),
+    Row("deep_kernel-fading", "deep_kernel", {"values": 2, "steps": 3}, steps=30, rate=0.05),
     Row("meta_transformer", "meta_transformer", WITH_MEMORY),
     Row("meta_transformer-lora", "meta_transformer", WITH_MEMORY | {"shape": "lora", "rank": 2}),
     Row(

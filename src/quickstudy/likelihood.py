@@ -199,6 +199,10 @@ class SquaredError(Likelihood):
         return _mean_squared_error(outputs, examples, context)
 
 
+NARROW = 1e-6
+"""The least softplus(s) of a Gaussian whose outputs are made of its deviation, above which s is finite."""
+
+
 class Gaussian(Likelihood):
     """A value with its own uncertainty: N(y; μ, σ²) with σ = σ_min + (1 - σ_min) softplus(s), outputs (μ, s).
 
@@ -220,6 +224,13 @@ class Gaussian(Likelihood):
         """Mean and standard deviation, each (task, query, dim), in the units of y."""
         mean, raw = outputs.chunk(2, dim=-1)
         return mean, self.smallest_scale + (1 - self.smallest_scale) * F.softplus(raw)
+
+    def outputs(self, mean: Tensor, deviation: Tensor) -> Tensor:
+        """What :meth:`distribution` makes these of, with deviations that are too small for it a little above σ_min."""
+        wide = (deviation - self.smallest_scale) / (1 - self.smallest_scale)
+        wide = wide.clamp(min=NARROW)
+        # The inverse of softplus.
+        return torch.cat([mean, wide + torch.log(-torch.expm1(-wide))], -1)
 
     def task_nll(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
         mean, scale = self.distribution(outputs)

@@ -9,6 +9,7 @@ from quickstudy.learners.closed_form import LinearHead, Ridge
 from quickstudy.learners.conditional_process import ConditionalNeuralProcess
 from quickstudy.learners.context import InContext
 from quickstudy.learners.cross_encoder import CrossEncoder
+from quickstudy.learners.deep_kernel import DeepKernel
 from quickstudy.learners.fine_tuning import FineTuning
 from quickstudy.learners.gradient import MAML
 from quickstudy.learners.implicit import ImplicitMAML
@@ -36,6 +37,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "cavia": CAVIA,
     "linear_head": LinearHead,
     "fine_tune": FineTuning,
+    "deep_kernel": DeepKernel,
     "neural_process": TransformerNeuralProcess,
     "autoregressive_process": AutoregressiveNeuralProcess,
     "conditional_process": ConditionalNeuralProcess,

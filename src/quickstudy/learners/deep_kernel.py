@@ -1,0 +1,278 @@
+"""Gaussian processes whose covariances are meta-learned and fitted to each task."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.episode import Context, Examples, Inputs, concatenate
+from quickstudy.functional import full_precision
+from quickstudy.learners.base import Learner
+from quickstudy.learners.conditional_process import check_values
+from quickstudy.learners.covariances import CIRCLE, NOISE, RATE, SCALE, SETTINGS, Pairs
+from quickstudy.learners.laplace import Fit, Known, Prior, explained, fitted, foretold
+from quickstudy.likelihood import Gaussian
+from quickstudy.nn.encoders import Encoder
+
+LENGTH = 1.0
+"""Of the distance of two examples, or of the way within a turn: where values begin to differ, before training."""
+AT_REST = 0.01
+"""Trend of a covariance that turns, and circle of one that does not, before training."""
+SCALE_AT_FIRST, NOISE_AT_FIRST = 0.5, 0.1
+SPREADS = (0.7, 0.7, 0.5, 0.7, 0.7)
+"""Standard deviations of the logarithms of the settings, before training."""
+NEIGHBOURS = 0.6
+"""Standard deviation of the logarithm of a rate, as a share of its distance to the next one, before training."""
+STARTS = (-1.0, 0.0, 1.0)
+"""Of the fit of lengths, in standard deviations."""
+SCREENED = 0.2
+"""Noise, as a share of the scale, with which covariances are compared before they are fitted: a coarse look, which
+those whose fit lies near also pass."""
+AT_ONCE = 2**17
+"""Pairs of examples, of all tasks and covariances, that are looked at in one piece: what a processor's cache holds."""
+
+
+class Bank(nn.Module):
+    """Covariances that tasks may have, and how likely each is: two that fade with distance, and some that turn.
+
+    All settings of a kind are one log-normal, whose means and deviations are learned, but for the rates, which lie
+    about given ones. Of those that fade, the second is rough.
+
+    Args:
+        rates: that turn.
+        slowest: of the rates.
+        fastest: of the rates; those between are of equal ratios.
+    """
+
+    kind: Tensor
+    log_rate: Tensor
+
+    def __init__(self, rates: int, slowest: float, fastest: float) -> None:
+        super().__init__()
+        step = math.log(fastest / slowest) / max(1, rates - 1)
+        rest = (1.0, SCALE_AT_FIRST, NOISE_AT_FIRST)
+        fades, turns = (1 / LENGTH, AT_REST, *rest), (AT_REST, 1 / LENGTH, *rest)
+        center = torch.tensor([fades, fades, *[turns] * min(1, rates)]).log()
+        spread = torch.tensor(SPREADS).repeat(len(center), 1)
+        if rates > 1:
+            spread[2, RATE] = NEIGHBOURS * step
+        self.center, self.log_spread = nn.Parameter(center), nn.Parameter(spread.log())
+        shares = torch.tensor([1.0, 1.0, *[1 / max(1, rates)] * rates])
+        self.log_share = nn.Parameter(shares.log())
+        number = torch.arange(len(shares))
+        self.register_buffer("kind", number.clamp(max=2))
+        turned = math.log(slowest) + step * (number - 2)
+        self.register_buffer("log_rate", torch.where(number < 2, 0, turned))
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    def prior(self, chosen: Tensor, dtype: torch.dtype = torch.float64) -> Prior:
+        """Of the covariances with these numbers, (task or 1, covariance)."""
+        kind = self.kind[chosen]
+        rate = F.one_hot(torch.tensor(RATE), len(SETTINGS)).to(self.log_rate)
+        center = self.center[kind] + self.log_rate[chosen][..., None] * rate
+        share = self.log_share.log_softmax(0)[chosen]
+        return Prior(center.to(dtype), self.log_spread[kind].to(dtype), share.to(dtype), kind == 1)
+
+
+class DeepKernelState(NamedTuple):
+    """The support as the encoder sees it, and the covariances that explain it."""
+
+    features: Tensor
+    """(task, example, width of the encoder)"""
+    y: Tensor
+    """(task, example, values)"""
+    mask: Tensor
+    """bool (task, example)"""
+    covariances: Tensor
+    """Numbers in the bank of those that explain it, int64 (task, covariance)"""
+    settings: Tensor
+    """As in :class:`quickstudy.learners.laplace.Fit`, in float64, as are the two that follow"""
+    doubt: Tensor
+    log_weight: Tensor
+
+
+class DeepKernel(Learner):
+    """Gaussian processes on the encoder's features, under covariances that training has taught to expect.
+
+    Training learns a prior of covariances, a bank of them: ``p(θ) = Σ_c π_c N(θ; m_c, diag(v_c))``, where θ are the
+    logarithms of the settings of :func:`quickstudy.learners.covariances.covariance` and of the noise. On a task, those
+    of the bank that explain the support best are kept, and each is fitted to it by Fisher scoring,
+
+        θ ← θ + (F + V⁻¹)⁻¹ ∇ [log p(y | θ) + log N(θ; m_c, V)],   F_ij = ½ tr(K⁻¹ ∂_i K K⁻¹ ∂_j K),
+
+    and weighs in with its part of the evidence by the method of Laplace, ``π_c p(y | θ) N(θ; m_c, V) |F + V⁻¹|^-½``.
+    A query is answered by the mean and the variance of that mixture of posteriors, each of which is made wider by what
+    is not known of its θ. Nothing of it is a Transformer but the encoder, if that is one.
+
+    Patacchiola et al. 2020, Bayesian Meta-Learning for the Few-Shot Setting via Deep Kernels, where all tasks have one
+    covariance; Chen et al. 2023, Meta-learning Adaptive Deep Kernel Gaussian Processes, which fits it to each task;
+    MacKay 1992, Bayesian Interpolation, for Laplace's method. Differs from the papers: a task chooses among many
+    covariances, they are integrated over rather than set to the best, training descends the loss of the queries, and
+    its gradient goes through the fit.
+
+    The work grows with the cube of the examples of a task, and with ``kept``. Values are best brought to a scale of
+    about one, and features, where functions may repeat themselves, to one or a few numbers.
+
+    Args:
+        encoder: maps an example to a vector; ``raw`` leaves functions of few numbers as they are.
+        values: numbers that a task predicts; they share the covariance and are otherwise independent.
+        rates: of the covariances that turn, with each of three lengths; 0 for functions that never repeat themselves.
+        slowest: of the rates, in turns for each unit of a feature.
+        fastest: of the rates; those between are of equal ratios.
+        kept: covariances that are fitted to a task.
+        steps: of the fit.
+
+    Raises:
+        ValueError: an option is out of range; at adaptation, tasks with another number of values.
+
+    >>> from quickstudy.nn.encoders import RawEncoder
+    >>> x = torch.linspace(0, 1, 6)[None, :, None]
+    >>> support = Examples(x, (6 * x).sin(), torch.ones(1, 6, dtype=torch.bool))
+    >>> one = torch.ones(1, 1, dtype=torch.bool)
+    >>> context = Context(one, torch.zeros(1, 0), torch.zeros(1, 1, 0))
+    >>> learner = DeepKernel(RawEncoder(1), values=1, rates=0)
+    >>> state = learner.adapt(support, context)
+    >>> answer = learner.predict(state, torch.tensor([[[0.25]]]), context)[0, 0, 0].item()
+    >>> abs(answer - math.sin(1.5)) < 0.05
+    True
+    """
+
+    order_free = True
+    additive = True
+    inner_loop = True
+    state_type = DeepKernelState
+    likelihood: Gaussian
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        values: int = 0,
+        rates: int = 0,
+        slowest: float = 0.5,
+        fastest: float = 12.0,
+        kept: int = 16,
+        steps: int = 4,
+    ) -> None:
+        check_values(values)
+        for name, found, least in (("rates", rates, 0), ("kept", kept, 1), ("steps", steps, 0)):
+            if found < least:
+                raise ValueError(f"The number of {name} must be at least {least}; found {found}.")
+        if not 0 < slowest < fastest:
+            raise ValueError(
+                f"The rates must rise from a positive number; found slowest={slowest} and fastest={fastest}."
+            )
+        super().__init__(encoder, Gaussian())
+        self.values, self.kept, self.steps = values, kept, steps
+        self.covariances = Bank(rates, slowest, fastest)
+        self.level = nn.Parameter(torch.zeros(values))
+        self.log_metric = nn.Parameter(torch.full((encoder.width,), -0.5 * math.log(encoder.width)))
+        directions = F.normalize(torch.randn(len(self.covariances), encoder.width), dim=-1)
+        self.directions = nn.Parameter(directions) if encoder.width > 1 else None
+
+    def adapt(
+        self, support: Examples, context: Context, state: DeepKernelState | None = None
+    ) -> DeepKernelState:
+        check_values(self.values, context)
+        examples = support._replace(x=self.encode(support.x))
+        if state is not None:
+            examples = concatenate(Examples(*state[:3]), examples)
+        with full_precision(examples.x.device):
+            chosen, fit = self._fitted(examples, context)
+            return DeepKernelState(*examples, chosen, *fit)
+
+    def predict(self, state: DeepKernelState, x: Inputs, context: Context) -> Tensor:
+        features, y, mask, chosen, *fit = state
+        asked = self.encode(x)
+        with full_precision(asked.device):
+            known = self._known(Examples(features, y, mask), context, chosen)
+            everywhere = torch.ones(asked.shape[:2], dtype=torch.bool, device=asked.device)
+            towards = self._pairs(Examples(features, y, mask), asked, everywhere, chosen)
+            mean, variance = foretold(
+                Fit(*fit), self.covariances.prior(chosen).rough, known, towards
+            )
+            share = fit[-1].softmax(1)[..., None, None]
+            center = (share * mean).sum(1)
+            spread = (share * (variance + (mean - center[:, None]).square())).sum(1)
+            return self.likelihood.outputs(center + self.level, spread.sqrt()).to(asked.dtype)
+
+    def _fitted(self, examples: Examples, context: Context) -> tuple[Tensor, Fit]:
+        """The covariances that explain the examples best, int64 (task, covariance), and as they are fitted to them."""
+        chosen, start = self._screened(examples, context)
+        prior = self.covariances.prior(chosen)
+        known = self._known(examples, context, chosen)
+        start = prior.center + start[..., None] * _lengths(prior.log_spread.exp())
+        return chosen, fitted(prior, known, start, steps=self.steps)
+
+    @torch.no_grad()
+    def _screened(self, examples: Examples, context: Context) -> tuple[Tensor, Tensor]:
+        """The covariances that explain the examples best, with the start of their fit, each (task, covariance).
+
+        A start is how many standard deviations the lengths lie from what is expected of them.
+        """
+        tasks, count = examples.mask.shape
+        dtype = self.covariances.center.dtype
+        starts = torch.tensor(STARTS, dtype=dtype, device=self.covariances.center.device)
+        at_once = max(1, AT_ONCE // max(1, tasks * count * count))
+        found = []
+        for some in torch.arange(len(self.covariances), device=starts.device).split(at_once):
+            known = self._known(examples, context, some[None], dtype)
+            center, log_spread, log_share, rough = self.covariances.prior(some[None], dtype)
+            center = _coarse(center).expand(tasks, -1, -1)
+            tried = (center + start * _lengths(log_spread.exp()) for start in starts)
+            evidence = [explained(settings, rough, known).log_evidence for settings in tried]
+            likely = log_share[..., None] - 0.5 * starts.square()
+            found.append(likely + torch.stack(evidence, 2))
+        likely, best = torch.cat(found, 1).max(2)
+        chosen = likely.topk(min(self.kept, len(self.covariances)), 1).indices
+        return chosen, starts[best.gather(1, chosen)].double()
+
+    def _known(
+        self,
+        examples: Examples,
+        context: Context,
+        chosen: Tensor,
+        dtype: torch.dtype = torch.float64,
+    ) -> Known:
+        features, y, mask = examples
+        exists = mask[..., None] & context.classes[:, None]
+        y = torch.where(exists, (y - self.level).to(dtype), 0)
+        pairs = self._pairs(examples, features, mask, chosen, dtype)
+        return Known(pairs, y, mask, context.classes.sum(1).to(dtype))
+
+    def _pairs(
+        self,
+        examples: Examples,
+        others: Tensor,
+        exist: Tensor,
+        chosen: Tensor,
+        dtype: torch.dtype = torch.float64,
+    ) -> Pairs:
+        """Of examples and others, as the covariances with these numbers, (task or 1, covariance), see them."""
+        metric = self.log_metric.to(dtype).exp()
+        one, two = examples.x.to(dtype) * metric, others.to(dtype) * metric
+        square = (one[:, :, None] - two[:, None]).square().sum(3)[:, None]
+        if self.directions is not None:
+            unit = F.normalize(self.directions.to(dtype), dim=1)[chosen]
+            one, two = (each[:, None] @ unit[..., None] for each in (one, two))
+        else:
+            one, two = one[:, None], two[:, None]
+        both = examples.mask[:, None, :, None] & exist[:, None, None]
+        return Pairs(square, one - two.mT, both)
+
+
+def _lengths(settings: Tensor) -> Tensor:
+    """Settings of trend and circle, zero for the others."""
+    return F.pad(settings[..., : CIRCLE + 1], (0, len(SETTINGS) - CIRCLE - 1))
+
+
+def _coarse(settings: Tensor) -> Tensor:
+    """The same with noise enough for a coarse look."""
+    least = settings[..., SCALE : SCALE + 1] + math.log(SCREENED)
+    return torch.cat([settings[..., :NOISE], settings[..., NOISE:].maximum(least)], -1)
