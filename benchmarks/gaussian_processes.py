@@ -1,17 +1,22 @@
-"""Random functions by a Transformer neural process: log-likelihood of a target against the best that is possible.
+"""Random functions by a Transformer neural process and by deep kernels: log-likelihood of a target against the best.
 
 The protocol is that of Nguyen & Grover 2022, Transformer Neural Processes, section 5.1 and its published code:
 functions from Gaussian processes with lengths from 0.1 to 0.6, scales from 0.1 to 1 and noise 0.02, inputs from -2
-to 2, 3 to 46 known points. ``rbf`` is trained on that covariance alone, ``mixture`` on RBF, Matérn-5/2 and periodic
-ones, each as often; both are scored on each. A task's score is the mean over 20 targets, which in expectation is that
-of the protocol's random number of them.
+to 2, 3 to 46 known points. ``rbf`` is trained on that covariance alone, ``mixture`` and ``deep_kernel`` on RBF,
+Matérn-5/2 and periodic ones, each as often; all are scored on each. A task's score is the mean over 20 targets, which
+in expectation is that of the protocol's random number of them.
+
+``deep_kernel`` is a Gaussian process whose covariances are learned and fitted to each task, and no Transformer; of its
+covariances more are kept and fitted longer when it answers than when it is trained.
 
 A training is of one thread; it may be stopped at any time and goes on where it was when the script is run again, also
-with more ``--steps``. The processor time of all its parts is recorded.
+with more ``--steps``. The processor time of all its parts is recorded. What was trained and scored before stays in the
+results.
 Kinds of input features, nearness in attention and optimisers were compared after 80 seconds of training, on tasks of
-another generator.
+another generator; the loss of deep kernels, their covariances and how many of them are kept, on 64 validation tasks of
+each covariance.
 
-python benchmarks/gaussian_processes.py [--only rbf] [--steps N] [--runs FOLDER] [--episodes N] [--smoke]
+python benchmarks/gaussian_processes.py [--only rbf] [--steps N] [--runs FOLDER] [--episodes N] [--exact N] [--smoke]
 """
 
 from __future__ import annotations
@@ -36,13 +41,19 @@ from quickstudy.data.source import Split, World
 from quickstudy.episode import Episode, tree_map
 from quickstudy.evaluation import answer_batch, answering
 from quickstudy.evaluation.measures import summary
-from quickstudy.learners.base import Learner
+from quickstudy.learners import DeepKernel, Learner
 from quickstudy.likelihood import Gaussian
+from quickstudy.machine import hardware
 from quickstudy.training import train
-from record import record
+from record import earlier, record
 
 SMOKE = ["training.steps=4", "validation.every=4", "validation.episodes=4"]
-COMMON = {
+TASKS = {
+    "encoder": "raw",
+    "episode": {"shot": [3, 46], "queries": 24, "tasks": 32, "same_shot": True},
+    "validation": {"shot": [3, 46], "queries": 46, "episodes": 256, "every": 500},
+}
+READING: dict[str, Any] = TASKS | {
     "learner": {
         "name": "neural_process",
         "width": 64,
@@ -51,9 +62,6 @@ COMMON = {
         "expansion": 2,
         "relative": True,
     },
-    "encoder": "raw",
-    "episode": {"shot": [3, 46], "queries": 24, "tasks": 32, "same_shot": True},
-    "validation": {"shot": [3, 46], "queries": 46, "episodes": 256, "every": 500},
     "training": {
         "steps": 19000,
         "rate": 0.005,
@@ -64,8 +72,35 @@ COMMON = {
         "average": 0.999,
     },
 }
-DATA = {"rbf": "gaussian_process", "mixture": "gaussian_process,kernel=mixture"}
-
+FITTING: dict[str, Any] = TASKS | {
+    "learner": {
+        "name": "deep_kernel",
+        "rates": 512,
+        "slowest": 1.0,
+        "fastest": 12.0,
+        "kept": 16,
+        "steps": 4,
+    },
+    "episode": {"shot": [3, 46], "queries": 24, "tasks": 8},
+    "validation": {"shot": [3, 46], "queries": 46, "episodes": 64, "every": 100},
+    "training": {
+        "steps": 300,
+        "rate": 0.05,
+        "optimizer": "adamw",
+        "weight_decay": 0.0,
+        "warmup": 10,
+        "schedule": "cosine",
+        "average": 0.9,
+        "threads": 1,
+    },
+}
+CONFIGS = {
+    "rbf": READING | {"data": "gaussian_process"},
+    "mixture": READING | {"data": "gaussian_process,kernel=mixture"},
+    "deep_kernel": FITTING | {"data": "gaussian_process,kernel=mixture"},
+}
+ANSWERING = {"kept": 64, "steps": 5}
+"""Of deep kernels, once they are trained."""
 
 TARGETS = 20
 SHOTS = ((3, 9), (10, 19), (20, 29), (30, 46))
@@ -161,32 +196,37 @@ def scores_of(learner: Learner, kernel: str, *, tasks: int, exact_tasks: int) ->
 def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", choices=DATA, nargs="+", default=list(DATA))
-    parser.add_argument("--steps", type=int, default=COMMON["training"]["steps"])
+    parser.add_argument("--only", choices=CONFIGS, nargs="+", default=list(CONFIGS))
+    parser.add_argument("--steps", type=int, help="in place of those of the configuration")
     parser.add_argument("--runs", type=Path, default=Path("runs/gaussian_processes"))
     parser.add_argument("--episodes", type=int, default=10_000)
     parser.add_argument("--exact", type=int, default=1000, help="tasks that are answered exactly")
     parser.add_argument("--smoke", action="store_true", help="try everything, keep nothing")
     chosen = parser.parse_args()
     tasks, exact = (20, 2) if chosen.smoke else (chosen.episodes, chosen.exact)
-    results = {}
+    results = earlier("gaussian_processes", "trained_on")
     for name in chosen.only:
-        config = with_overrides(
-            parse_config(COMMON | {"data": DATA[name]}),
-            SMOKE if chosen.smoke else [f"training.steps={chosen.steps}"],
-        )
-        artifact, seconds = trained(config, None if chosen.smoke else chosen.runs / name)
-        scores = {
-            kernel: scores_of(
-                artifact.learner, kernel, tasks=tasks, exact_tasks=exact // SLOWER[kernel]
+        config = parse_config(CONFIGS[name])
+        if chosen.steps or chosen.smoke:
+            config = with_overrides(
+                config, SMOKE if chosen.smoke else [f"training.steps={chosen.steps}"]
             )
+        artifact, seconds = trained(config, None if chosen.smoke else chosen.runs / name)
+        learner = artifact.learner
+        answered = ANSWERING if isinstance(learner, DeepKernel) else {}
+        for option, value in answered.items():
+            setattr(learner, option, value)
+        scores = {
+            kernel: scores_of(learner, kernel, tasks=tasks, exact_tasks=exact // SLOWER[kernel])
             for kernel in SLOWER
         }
         results[name] = {
             "config": artifact.config.model_dump(mode="json"),
+            "answering": answered,
             "parameters": artifact.facts["training"]["parameters"],
             "best_step": artifact.facts["training"]["best_step"],
             "training_processor_seconds": seconds,
+            "processor": hardware()["processor"],
             "scores": scores,
         }
     record("gaussian_processes", {"threads": 1, "trained_on": results}, keep=not chosen.smoke)

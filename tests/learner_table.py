@@ -198,7 +198,13 @@ ROWS = [
         offset=5.0,
     ),
     Row("deep_kernel", "deep_kernel", TURNING, steps=30, rate=0.05),
-    Row("deep_kernel-fading", "deep_kernel", {"values": 2, "steps": 3}, steps=30, rate=0.05),
+    Row(
+        "deep_kernel-fading",
+        "deep_kernel",
+        {"values": 2, "objective": "evidence"},
+        steps=50,
+        rate=0.05,
+    ),
     Row("meta_transformer", "meta_transformer", WITH_MEMORY),
     Row("meta_transformer-lora", "meta_transformer", WITH_MEMORY | {"shape": "lora", "rank": 2}),
     Row(

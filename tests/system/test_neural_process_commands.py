@@ -20,6 +20,7 @@ TINY = {
     "neural_process": ["width=8", "layers=1", "heads=2", "rank=2"],
     "autoregressive_process": ["width=8", "layers=1", "heads=2"],
     "conditional_process": ["width=8"],
+    "deep_kernel": ["rates=4", "kept=3", "steps=1"],
     "snail": ["filters=4", "length=8"],
 }
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.episode import Context, Examples, Inputs, concatenate
+from quickstudy.episode import Context, Episode, Examples, Inputs, concatenate
 from quickstudy.functional import full_precision
 from quickstudy.learners.base import Learner
 from quickstudy.learners.conditional_process import check_values
@@ -113,8 +113,8 @@ class DeepKernel(Learner):
     Patacchiola et al. 2020, Bayesian Meta-Learning for the Few-Shot Setting via Deep Kernels, where all tasks have one
     covariance; Chen et al. 2023, Meta-learning Adaptive Deep Kernel Gaussian Processes, which fits it to each task;
     MacKay 1992, Bayesian Interpolation, for Laplace's method. Differs from the papers: a task chooses among many
-    covariances, they are integrated over rather than set to the best, training descends the loss of the queries, and
-    its gradient goes through the fit.
+    covariances, which are integrated over rather than set to the best, and the gradient of either objective goes
+    through the fit itself.
 
     The work grows with the cube of the examples of a task, and with ``kept``. Values are best brought to a scale of
     about one, and features, where functions may repeat themselves, to one or a few numbers.
@@ -127,6 +127,10 @@ class DeepKernel(Learner):
         fastest: of the rates; those between are of equal ratios.
         kept: covariances that are fitted to a task.
         steps: of the fit.
+        objective: what training descends: the loss of the ``queries``, as Chen et al. do; or ``evidence``, minus the
+            log density of all examples of a task, support and queries alike, for each of them, as Patacchiola et al.
+            do: better where the encoder is given and covariances are all there is to learn, for it says more of the
+            noise.
 
     Raises:
         ValueError: an option is out of range; at adaptation, tasks with another number of values.
@@ -159,6 +163,7 @@ class DeepKernel(Learner):
         fastest: float = 12.0,
         kept: int = 16,
         steps: int = 4,
+        objective: Literal["queries", "evidence"] = "queries",
     ) -> None:
         check_values(values)
         for name, found, least in (("rates", rates, 0), ("kept", kept, 1), ("steps", steps, 0)):
@@ -170,6 +175,7 @@ class DeepKernel(Learner):
             )
         super().__init__(encoder, Gaussian())
         self.values, self.kept, self.steps = values, kept, steps
+        self.objective = objective
         self.covariances = Bank(rates, slowest, fastest)
         self.level = nn.Parameter(torch.zeros(values))
         self.log_metric = nn.Parameter(torch.full((encoder.width,), -0.5 * math.log(encoder.width)))
@@ -201,6 +207,17 @@ class DeepKernel(Learner):
             center = (share * mean).sum(1)
             spread = (share * (variance + (mean - center[:, None]).square())).sum(1)
             return self.likelihood.outputs(center + self.level, spread.sqrt()).to(asked.dtype)
+
+    def outer_loss(self, episode: Episode) -> Tensor:
+        if self.objective == "queries":
+            return self.query_loss(episode)
+        support, query, context = episode
+        every = concatenate(support, query)
+        examples = every._replace(x=self.encode(every.x))
+        with full_precision(examples.x.device):
+            _, fit = self._fitted(examples, context)
+            evidence = fit.log_weight.logsumexp(1) / examples.mask.sum(1).clamp(min=1)
+            return -evidence.mean().to(examples.x.dtype)
 
     def _fitted(self, examples: Examples, context: Context) -> tuple[Tensor, Fit]:
         """The covariances that explain the examples best, int64 (task, covariance), and as they are fitted to them."""
