@@ -3,7 +3,8 @@
 Finn et al. 2017, Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks: one step of 0.4 for 5-way 1-shot
 tasks, five of 0.1 for 20-way ones, second order. Theirs is a convolutional network that is trained for 60,000 outer
 steps of 32 and 16 tasks; here the default image encoder is trained for so many minutes on one thread. What else is
-chosen below was chosen on the validation classes, from a few short runs each; both train on 20-way tasks.
+chosen below was chosen on the validation classes, from a few short runs each; both train on 20-way tasks. Runs of other
+ways stay in the results.
 
 python benchmarks/omniglot_maml.py FOLDER [--minutes 20] [--ways 5 20] [--set training.rate=0.003 ...] [--smoke]
 """
@@ -23,8 +24,9 @@ from quickstudy.config import RunConfig, with_overrides
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.source import TaskSource
 from quickstudy.evaluation import contest_of, evaluate
+from quickstudy.machine import hardware
 from quickstudy.training import train
-from record import record
+from record import earlier, record
 
 LEARNER = {"name": "maml", "head": "prototypes"}
 PAPER_STEPS = {5: {"rate": 0.4, "steps": 1}, 20: {"rate": 0.1, "steps": 5}}
@@ -60,6 +62,7 @@ def run(config: RunConfig, source: TaskSource, way: int, episodes: int) -> dict[
         "config": kept,
         "training": artifact.facts["training"],
         "processor_seconds_of_training": seconds,
+        "processor": hardware()["processor"],
         "validation": artifact.scores["validation"],
         "test": test,
     }
@@ -80,7 +83,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data = f"omniglot:{chosen.folder},protocol=vinyals"
     source = build_source(data)
-    runs = {}
+    runs = earlier("omniglot_maml", "runs")
     for way in chosen.ways:
         config = config_of(way, data, chosen.minutes, chosen.overrides)
         runs[f"{way}-way 1-shot"] = run(config, source, way, chosen.episodes)

@@ -35,15 +35,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("short_reports")
 def test_what_the_document_types(here: Path) -> None:
     """Every command of the how-to, in its order; trainings, evaluations and reports are cut short."""
-    (block,) = re.findall(r"```sh\n(.*?)```", TEXT, re.S)
+    blocks = re.findall(r"```sh\n(.*?)```", TEXT, re.S)
     short = {
         "train": ["--steps", "2", "--set", "validation.episodes=4"],
         "evaluate": ["--episodes", "4"],
     }
-    for line in block.strip().splitlines():
+    for line in "".join(blocks).strip().splitlines():
         program, *words = shlex.split(line)
         assert program == "quickstudy"
         assert main([*words, *short[words[0]]]) == 0, line
+    assert len(blocks) == 2
     assert Path("functions.html").exists()
 
 

@@ -181,3 +181,13 @@ def test_the_card_of_the_text_model_has_the_figures_of_its_benchmark() -> None:
             row = f"| {found['way']} | {shot} | {mine:.1f} | {frozen:.1f} |"
             assert row in card
     assert load_artifact("text").id in card
+
+
+def test_the_guide_to_gradients_says_what_threads_bring() -> None:
+    guide = (ROOT / "docs" / "how-to" / "adapt-by-gradients.md").read_text(encoding="utf-8")
+    found = figures("task_threads")["models"]
+    assert all(model["relative_difference_in_float32"] < 1e-6 for model in found.values())
+    speed = found["image"]["speed_against_one_thread"]
+    shared = f"{speed['tasks shared out among threads']:.1f}"
+    split = f"{speed['operations split among the cores']:.1f}"
+    assert f"took {shared} times less time than in one thread, and {split} times less" in guide
