@@ -200,11 +200,17 @@ def functions(kernel: str, *, tasks: int, shot: int = 12) -> tuple[GaussianProce
 def told(learner: DeepKernel) -> DeepKernel:
     """A learner that expects what the functions of the world are drawn with."""
     bank = learner.covariances
+    expected = {"length": (3.3, 0.5), "scale": (0.5, 0.6), "noise": (0.02, 0.01)}
     with torch.no_grad():
-        bank.center[:2, 0], bank.log_spread[:2, 0] = math.log(3.3), math.log(0.5)
-        bank.center[2:, 1], bank.log_spread[2:, 1] = math.log(3.3), math.log(0.5)
-        bank.center[:, SCALE], bank.log_spread[:, SCALE] = math.log(0.5), math.log(0.6)
-        bank.center[:, NOISE], bank.log_spread[:, NOISE] = math.log(0.02), math.log(0.01)
+        for row, column, name in (
+            (slice(2), 0, "length"),
+            (slice(2, None), 1, "length"),
+            (slice(None), -2, "scale"),
+            (slice(None), -1, "noise"),
+        ):
+            middle, spread = expected[name]
+            bank.center[row, column] = math.log(middle)
+            bank.log_spread[row, column] = math.log(spread)
     return learner
 
 
@@ -248,7 +254,7 @@ def test_all_covariances_or_those_that_count_give_nearly_the_same() -> None:
 def test_two_examples_of_one_place_without_noise() -> None:
     learner = DeepKernel(RawEncoder(1), values=1)
     with torch.no_grad():
-        learner.covariances.center[:, NOISE] = -40
+        learner.covariances.center[:, -1] = -40
     x = torch.tensor([[[0.5], [0.5], [1.0]]])
     support = Examples(x, torch.tensor([[[1.0], [1.0], [0.0]]]), torch.ones(1, 3, dtype=torch.bool))
     one = torch.ones(1, 1, dtype=torch.bool)

@@ -23,10 +23,10 @@ LENGTH = 1.0
 AT_REST = 0.01
 """Trend of a covariance that turns, and circle of one that does not, before training."""
 SCALE_AT_FIRST, NOISE_AT_FIRST = 0.5, 0.1
-SPREADS = (0.7, 0.7, 0.5, 0.7, 0.7)
-"""Standard deviations of the logarithms of the settings, before training."""
+SPREAD = 0.7
+"""Standard deviation of the logarithm of a setting, before training."""
 NEIGHBOURS = 0.6
-"""Standard deviation of the logarithm of a rate, as a share of its distance to the next one, before training."""
+"""Standard deviation of the logarithm of a rate, as a share of its distance to the next one."""
 STARTS = (-1.0, 0.0, 1.0)
 """Of the fit of lengths, in standard deviations."""
 SCREENED = 0.2
@@ -39,8 +39,8 @@ AT_ONCE = 2**17
 class Bank(nn.Module):
     """Covariances that tasks may have, and how likely each is: two that fade with distance, and some that turn.
 
-    All settings of a kind are one log-normal, whose means and deviations are learned, but for the rates, which lie
-    about given ones. Of those that fade, the second is rough.
+    The rates of those that turn are log-normal about given ones. All other settings of a kind are one log-normal, whose
+    means and deviations are learned. Of those that fade, the second is rough.
 
     Args:
         rates: that turn.
@@ -53,16 +53,15 @@ class Bank(nn.Module):
 
     def __init__(self, rates: int, slowest: float, fastest: float) -> None:
         super().__init__()
-        step = math.log(fastest / slowest) / max(1, rates - 1)
-        rest = (1.0, SCALE_AT_FIRST, NOISE_AT_FIRST)
-        fades, turns = (1 / LENGTH, AT_REST, *rest), (AT_REST, 1 / LENGTH, *rest)
-        center = torch.tensor([fades, fades, *[turns] * min(1, rates)]).log()
-        spread = torch.tensor(SPREADS).repeat(len(center), 1)
-        if rates > 1:
-            spread[2, RATE] = NEIGHBOURS * step
-        self.center, self.log_spread = nn.Parameter(center), nn.Parameter(spread.log())
+        fades, turns = (1 / LENGTH, AT_REST), (AT_REST, 1 / LENGTH)
+        kinds = [fades, fades, *[turns] * min(1, rates)]
+        center = [(*shape, SCALE_AT_FIRST, NOISE_AT_FIRST) for shape in kinds]
+        self.center = nn.Parameter(torch.tensor(center).log())
+        self.log_spread = nn.Parameter(torch.full_like(self.center, SPREAD).log())
         shares = torch.tensor([1.0, 1.0, *[1 / max(1, rates)] * rates])
         self.log_share = nn.Parameter(shares.log())
+        step = math.log(fastest / slowest) / max(1, rates - 1)
+        self.rate_spread = NEIGHBOURS * step if rates > 1 else SPREAD
         number = torch.arange(len(shares))
         self.register_buffer("kind", number.clamp(max=2))
         turned = math.log(slowest) + step * (number - 2)
@@ -74,10 +73,14 @@ class Bank(nn.Module):
     def prior(self, chosen: Tensor, dtype: torch.dtype = torch.float64) -> Prior:
         """Of the covariances with these numbers, (task or 1, covariance)."""
         kind = self.kind[chosen]
-        rate = F.one_hot(torch.tensor(RATE), len(SETTINGS)).to(self.log_rate)
-        center = self.center[kind] + self.log_rate[chosen][..., None] * rate
+        rate = self.log_rate[chosen][..., None]
+        spread = torch.full_like(rate, math.log(self.rate_spread))
+        center, log_spread = (
+            torch.cat([each[..., :RATE], about, each[..., RATE:]], -1).to(dtype)
+            for each, about in ((self.center[kind], rate), (self.log_spread[kind], spread))
+        )
         share = self.log_share.log_softmax(0)[chosen]
-        return Prior(center.to(dtype), self.log_spread[kind].to(dtype), share.to(dtype), kind == 1)
+        return Prior(center, log_spread, share.to(dtype), kind == 1)
 
 
 class DeepKernelState(NamedTuple):
