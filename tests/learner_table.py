@@ -78,7 +78,15 @@ SEQUENCE = {"filters": 4, "keys": 4, "rounds": 1, "length": 4}
 
 WITH_MEMORY = {"width": 8, "slots": 2, "layers": 1, "heads": 2, "through_encoder": True}
 
-TURNING = {"values": 2, "rates": 3, "slowest": 0.02, "fastest": 0.1, "kept": 4, "steps": 2}
+TURNING = {
+    "values": 2,
+    "rates": 3,
+    "slowest": 0.02,
+    "fastest": 0.1,
+    "kept": 4,
+    "kept_in_training": 4,
+    "steps": 2,
+}
 
 AT_REST = {"steps": 12, "rate": 0.045, "penalty": 20.0, "solver_steps": 8}
 """So firm a penalty that descent converges to rounding, and the implicit gradient is exact."""

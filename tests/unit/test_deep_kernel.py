@@ -17,7 +17,7 @@ from quickstudy.data.draw import Episodes
 from quickstudy.data.gaussian_process import GaussianProcess
 from quickstudy.episode import Context, Episode, Examples, collate, tree_map, without_support
 from quickstudy.learners.covariances import NOISE, RATE, SCALE, SETTINGS, Pairs, covariance, slopes
-from quickstudy.learners.deep_kernel import DeepKernel
+from quickstudy.learners.deep_kernel import TRUST, DeepKernel
 from quickstudy.learners.laplace import Fit, Known, Prior, explained, fitted, foretold
 from quickstudy.nn.encoders import RawEncoder, VectorEncoder
 
@@ -241,14 +241,31 @@ def test_the_period_of_a_function_is_found() -> None:
 
 def test_all_covariances_or_those_that_count_give_nearly_the_same() -> None:
     _, episode = functions("periodic", tasks=4, shot=30)
-    options = {"rates": 40, "slowest": 2.0, "fastest": 10.0}
-    every = told(DeepKernel(RawEncoder(1), values=1, kept=100, **options))  # type: ignore[arg-type]
-    some = told(DeepKernel(RawEncoder(1), values=1, kept=12, **options))  # type: ignore[arg-type]
+    options = {"rates": 100, "slowest": 2.0, "fastest": 10.0}
+    every = told(DeepKernel(RawEncoder(1), values=1, kept=400, **options))  # type: ignore[arg-type]
+    some = told(DeepKernel(RawEncoder(1), values=1, kept=30, **options))  # type: ignore[arg-type]
     states = [
         learner.adapt(episode.support, episode.context).covariances for learner in (every, some)
     ]
-    assert [state.shape[1] for state in states] == [42, 12]
-    close(log_likelihood(some, episode), log_likelihood(every, episode), rtol=0.05, atol=0.05)
+    assert [state.shape[1] for state in states] == [102, 30]
+    differ = (log_likelihood(some, episode) - log_likelihood(every, episode)).abs()
+    # A rate far from all that are tried may be found by luck alone.
+    assert differ.median().item() < 0.01
+
+
+def test_how_far_weights_are_trusted_is_chosen_on_validation_tasks() -> None:
+    _, episode = functions("periodic", tasks=20, shot=6)
+    options = {"rates": 60, "slowest": 2.0, "fastest": 10.0, "kept": 8}
+    learner = told(DeepKernel(RawEncoder(1), values=1, **options))  # type: ignore[arg-type]
+    found = {}
+    for share in TRUST:
+        learner.trust.fill_(share)
+        found[share] = log_likelihood(learner, episode).mean().item()
+    with torch.no_grad():
+        assert learner.settle([episode])
+    best = max(found, key=lambda share: found[share])
+    assert best < 1
+    assert learner.trust.item() == pytest.approx(best)
 
 
 def test_two_examples_of_one_place_without_noise() -> None:
@@ -292,8 +309,8 @@ def test_features_of_many_numbers_turn_along_directions() -> None:
     ("options", "words"),
     [
         ({}, "values must be at least 1"),
-        ({"values": 1, "rates": -1}, "number of rates must be at least 0; found -1"),
-        ({"values": 1, "kept": 0}, "number of kept must be at least 1"),
+        ({"values": 1, "rates": -1}, "rates must be at least 0; found -1"),
+        ({"values": 1, "kept": 0}, "kept must be at least 1"),
         ({"values": 1, "slowest": 3.0, "fastest": 2.0}, "found slowest=3.0 and fastest=2.0"),
     ],
 )

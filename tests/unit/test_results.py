@@ -146,6 +146,14 @@ def test_the_guide_to_texts_has_the_figures_of_reviews_and_of_texts_of_no_intent
         for name, found in (part["domains"] | part.get("leopard", {})).items():
             frozen, trained = (percent(found["accuracy"][way]) for way in ("logreg", "trained"))
             assert re.search(rf"^\| `?{name}`? \| {frozen} \| \**{trained}\** \|$", guide, re.M)
+    parts = figures("reviews")["parts"].values()
+    domains = [found["accuracy"] for part in parts for found in part["domains"].values()]
+    trained, frozen = (
+        100 * sum(each[way]["mean"] for each in domains) / len(domains)
+        for way in ("trained", "logreg")
+    )
+    assert len(domains) == 13
+    assert f"{trained:.1f} in place of {frozen:.1f}" in guide
     books = figures("reviews")["parts"]["0"]["domains"]["books"]["accuracy"]
     assert f"{percent(books['trained'])} %" in README
     assert f"{percent(books['logreg'])} %" in README

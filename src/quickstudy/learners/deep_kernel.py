@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import torch
@@ -25,10 +26,12 @@ AT_REST = 0.01
 SCALE_AT_FIRST, NOISE_AT_FIRST = 0.5, 0.1
 SPREAD = 0.7
 """Standard deviation of the logarithm of a setting, before training."""
-NEIGHBOURS = 0.6
-"""Standard deviation of the logarithm of a rate, as a share of its distance to the next one."""
+NEIGHBOURS = 1.0
+"""Standard deviation of a rate, as a share of its distance to the next one."""
 STARTS = (-1.0, 0.0, 1.0)
 """Of the fit of lengths, in standard deviations."""
+TRUST = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4)
+"""From which the share is chosen for which the log weights of covariances count."""
 SCREENED = 0.2
 """Noise, as a share of the scale, with which covariances are compared before they are fitted: a coarse look, which
 those whose fit lies near also pass."""
@@ -45,11 +48,12 @@ class Bank(nn.Module):
     Args:
         rates: that turn.
         slowest: of the rates.
-        fastest: of the rates; those between are of equal ratios.
+        fastest: of the rates; those between are equally far apart.
     """
 
     kind: Tensor
     log_rate: Tensor
+    log_rate_spread: Tensor
 
     def __init__(self, rates: int, slowest: float, fastest: float) -> None:
         super().__init__()
@@ -60,12 +64,13 @@ class Bank(nn.Module):
         self.log_spread = nn.Parameter(torch.full_like(self.center, SPREAD).log())
         shares = torch.tensor([1.0, 1.0, *[1 / max(1, rates)] * rates])
         self.log_share = nn.Parameter(shares.log())
-        step = math.log(fastest / slowest) / max(1, rates - 1)
-        self.rate_spread = NEIGHBOURS * step if rates > 1 else SPREAD
-        number = torch.arange(len(shares))
-        self.register_buffer("kind", number.clamp(max=2))
-        turned = math.log(slowest) + step * (number - 2)
-        self.register_buffer("log_rate", torch.where(number < 2, 0, turned))
+        turning = torch.linspace(slowest, fastest, rates)
+        apart = (fastest - slowest) / (rates - 1) if rates > 1 else slowest
+        about = torch.cat([torch.ones(2), turning])
+        self.register_buffer("log_rate", about.log())
+        spread = NEIGHBOURS * apart / about
+        self.register_buffer("log_rate_spread", spread.log())
+        self.register_buffer("kind", torch.arange(len(shares)).clamp(max=2))
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -73,8 +78,7 @@ class Bank(nn.Module):
     def prior(self, chosen: Tensor, dtype: torch.dtype = torch.float64) -> Prior:
         """Of the covariances with these numbers, (task or 1, covariance)."""
         kind = self.kind[chosen]
-        rate = self.log_rate[chosen][..., None]
-        spread = torch.full_like(rate, math.log(self.rate_spread))
+        rate, spread = (each[chosen][..., None] for each in (self.log_rate, self.log_rate_spread))
         center, log_spread = (
             torch.cat([each[..., :RATE], about, each[..., RATE:]], -1).to(dtype)
             for each, about in ((self.center[kind], rate), (self.log_spread[kind], spread))
@@ -127,8 +131,9 @@ class DeepKernel(Learner):
         values: numbers that a task predicts; they share the covariance and are otherwise independent.
         rates: of the covariances that turn, with each of three lengths; 0 for functions that never repeat themselves.
         slowest: of the rates, in turns for each unit of a feature.
-        fastest: of the rates; those between are of equal ratios.
+        fastest: of the rates; those between are equally far apart.
         kept: covariances that are fitted to a task.
+        kept_in_training: the same for a task of training, where fewer do.
         steps: of the fit.
         objective: what training descends: the loss of the ``queries``, as Chen et al. do; or ``evidence``, minus the
             log density of all examples of a task, support and queries alike, for each of them, as Patacchiola et al.
@@ -155,6 +160,7 @@ class DeepKernel(Learner):
     inner_loop = True
     state_type = DeepKernelState
     likelihood: Gaussian
+    trust: Tensor
 
     def __init__(
         self,
@@ -164,22 +170,30 @@ class DeepKernel(Learner):
         rates: int = 0,
         slowest: float = 0.5,
         fastest: float = 12.0,
-        kept: int = 16,
+        kept: int = 64,
+        kept_in_training: int = 16,
         steps: int = 4,
         objective: Literal["queries", "evidence"] = "queries",
     ) -> None:
         check_values(values)
-        for name, found, least in (("rates", rates, 0), ("kept", kept, 1), ("steps", steps, 0)):
+        for name, found, least in (
+            ("rates", rates, 0),
+            ("kept", kept, 1),
+            ("kept_in_training", kept_in_training, 1),
+            ("steps", steps, 0),
+        ):
             if found < least:
-                raise ValueError(f"The number of {name} must be at least {least}; found {found}.")
+                raise ValueError(f"{name} must be at least {least}; found {found}.")
         if not 0 < slowest < fastest:
             raise ValueError(
                 f"The rates must rise from a positive number; found slowest={slowest} and fastest={fastest}."
             )
         super().__init__(encoder, Gaussian())
-        self.values, self.kept, self.steps = values, kept, steps
+        self.values, self.steps = values, steps
+        self.kept, self.kept_in_training = kept, kept_in_training
         self.objective = objective
         self.covariances = Bank(rates, slowest, fastest)
+        self.register_buffer("trust", torch.ones(()))
         self.level = nn.Parameter(torch.zeros(values))
         self.log_metric = nn.Parameter(torch.full((encoder.width,), -0.5 * math.log(encoder.width)))
         directions = F.normalize(torch.randn(len(self.covariances), encoder.width), dim=-1)
@@ -192,9 +206,7 @@ class DeepKernel(Learner):
         examples = support._replace(x=self.encode(support.x))
         if state is not None:
             examples = concatenate(Examples(*state[:3]), examples)
-        with full_precision(examples.x.device):
-            chosen, fit = self._fitted(examples, context)
-            return DeepKernelState(*examples, chosen, *fit)
+        return self._explained(examples, context, self.kept)
 
     def predict(self, state: DeepKernelState, x: Inputs, context: Context) -> Tensor:
         features, y, mask, chosen, *fit = state
@@ -206,32 +218,57 @@ class DeepKernel(Learner):
             mean, variance = foretold(
                 Fit(*fit), self.covariances.prior(chosen).rough, known, towards
             )
-            share = fit[-1].softmax(1)[..., None, None]
+            share = (self.trust * fit[-1]).softmax(1)[..., None, None]
             center = (share * mean).sum(1)
             spread = (share * (variance + (mean - center[:, None]).square())).sum(1)
             return self.likelihood.outputs(center + self.level, spread.sqrt()).to(asked.dtype)
 
     def outer_loss(self, episode: Episode) -> Tensor:
-        if self.objective == "queries":
-            return self.query_loss(episode)
         support, query, context = episode
-        every = concatenate(support, query)
-        examples = every._replace(x=self.encode(every.x))
-        with full_precision(examples.x.device):
-            _, fit = self._fitted(examples, context)
-            evidence = fit.log_weight.logsumexp(1) / examples.mask.sum(1).clamp(min=1)
-            return -evidence.mean().to(examples.x.dtype)
+        known = support if self.objective == "queries" else concatenate(support, query)
+        examples = known._replace(x=self.encode(known.x))
+        state = self._explained(examples, context, self.kept_in_training)
+        if self.objective == "queries":
+            return self.likelihood.nll(self.predict(state, query.x, context), query, context)
+        evidence = state.log_weight.logsumexp(1) / known.mask.sum(1).clamp(min=1)
+        return -evidence.mean().to(examples.x.dtype)
 
-    def _fitted(self, examples: Examples, context: Context) -> tuple[Tensor, Fit]:
+    def settle(self, episodes: Iterable[Episode]) -> bool:
+        """Choose from :data:`TRUST` for what share log weights count, by the loss of validation tasks.
+
+        Few of many covariances are kept, and these few seem surer than all of them would be.
+        """
+        told = []
+        for support, query, context in episodes:
+            told.append((self.adapt(support, context), query, context))
+
+        def loss(share: float) -> float:
+            self.trust.fill_(share)
+            return sum(
+                float(self.likelihood.nll(self.predict(state, query.x, context), query, context))
+                for state, query, context in told
+            )
+
+        best = min(TRUST, key=loss)
+        self.trust.fill_(best)
+        return best != 1
+
+    def _explained(self, examples: Examples, context: Context, kept: int) -> DeepKernelState:
+        """The state of tasks whose encoded examples these are, with so many covariances at most."""
+        with full_precision(examples.x.device):
+            chosen, fit = self._fitted(examples, context, kept)
+            return DeepKernelState(*examples, chosen, *fit)
+
+    def _fitted(self, examples: Examples, context: Context, kept: int) -> tuple[Tensor, Fit]:
         """The covariances that explain the examples best, int64 (task, covariance), and as they are fitted to them."""
-        chosen, start = self._screened(examples, context)
+        chosen, start = self._screened(examples, context, kept)
         prior = self.covariances.prior(chosen)
         known = self._known(examples, context, chosen)
         start = prior.center + start[..., None] * _lengths(prior.log_spread.exp())
         return chosen, fitted(prior, known, start, steps=self.steps)
 
     @torch.no_grad()
-    def _screened(self, examples: Examples, context: Context) -> tuple[Tensor, Tensor]:
+    def _screened(self, examples: Examples, context: Context, kept: int) -> tuple[Tensor, Tensor]:
         """The covariances that explain the examples best, with the start of their fit, each (task, covariance).
 
         A start is how many standard deviations the lengths lie from what is expected of them.
@@ -250,7 +287,7 @@ class DeepKernel(Learner):
             likely = log_share[..., None] - 0.5 * starts.square()
             found.append(likely + torch.stack(evidence, 2))
         likely, best = torch.cat(found, 1).max(2)
-        chosen = likely.topk(min(self.kept, len(self.covariances)), 1).indices
+        chosen = likely.topk(min(kept, len(self.covariances)), 1).indices
         return chosen, starts[best.gather(1, chosen)].double()
 
     def _known(
