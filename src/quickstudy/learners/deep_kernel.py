@@ -14,77 +14,21 @@ from quickstudy.episode import Context, Episode, Examples, Inputs, concatenate
 from quickstudy.functional import full_precision
 from quickstudy.learners.base import Learner
 from quickstudy.learners.conditional_process import check_values
-from quickstudy.learners.covariances import CIRCLE, NOISE, RATE, SCALE, SETTINGS, Pairs
-from quickstudy.learners.laplace import Fit, Known, Prior, explained, fitted, foretold
+from quickstudy.learners.covariance_bank import CovarianceBank
+from quickstudy.learners.covariances import CIRCLE, NOISE, SCALE, SETTINGS, Pairs
+from quickstudy.learners.laplace import Fit, Known, explained, fitted, foretold
 from quickstudy.likelihood import Gaussian
 from quickstudy.nn.encoders import Encoder
 
-LENGTH = 1.0
-"""Of the distance of two examples, or of the way within a turn: where values begin to differ, before training."""
-AT_REST = 0.01
-"""Trend of a covariance that turns, and circle of one that does not, before training."""
-SCALE_AT_FIRST, NOISE_AT_FIRST = 0.5, 0.1
-SPREAD = 0.7
-"""Standard deviation of the logarithm of a setting, before training."""
-NEIGHBOURS = 1.0
-"""Standard deviation of a rate, as a share of its distance to the next one."""
 STARTS = (-1.0, 0.0, 1.0)
 """Of the fit of lengths, in standard deviations."""
 TRUST = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4)
-"""From which the share is chosen for which the log weights of covariances count."""
+"""Of log weights, the shares τ from which one is chosen."""
 SCREENED = 0.2
 """Noise, as a share of the scale, with which covariances are compared before they are fitted: a coarse look, which
 those whose fit lies near also pass."""
 AT_ONCE = 2**17
 """Pairs of examples, of all tasks and covariances, that are looked at in one piece: what a processor's cache holds."""
-
-
-class Bank(nn.Module):
-    """Covariances that tasks may have, and how likely each is: two that fade with distance, and some that turn.
-
-    The rates of those that turn are log-normal about given ones. All other settings of a kind are one log-normal, whose
-    means and deviations are learned. Of those that fade, the second is rough.
-
-    Args:
-        rates: that turn.
-        slowest: of the rates.
-        fastest: of the rates; those between are equally far apart.
-    """
-
-    kind: Tensor
-    log_rate: Tensor
-    log_rate_spread: Tensor
-
-    def __init__(self, rates: int, slowest: float, fastest: float) -> None:
-        super().__init__()
-        fades, turns = (1 / LENGTH, AT_REST), (AT_REST, 1 / LENGTH)
-        kinds = [fades, fades, *[turns] * min(1, rates)]
-        center = [(*shape, SCALE_AT_FIRST, NOISE_AT_FIRST) for shape in kinds]
-        self.center = nn.Parameter(torch.tensor(center).log())
-        self.log_spread = nn.Parameter(torch.full_like(self.center, SPREAD).log())
-        shares = torch.tensor([1.0, 1.0, *[1 / max(1, rates)] * rates])
-        self.log_share = nn.Parameter(shares.log())
-        turning = torch.linspace(slowest, fastest, rates)
-        apart = (fastest - slowest) / (rates - 1) if rates > 1 else slowest
-        about = torch.cat([torch.ones(2), turning])
-        self.register_buffer("log_rate", about.log())
-        spread = NEIGHBOURS * apart / about
-        self.register_buffer("log_rate_spread", spread.log())
-        self.register_buffer("kind", torch.arange(len(shares)).clamp(max=2))
-
-    def __len__(self) -> int:
-        return len(self.kind)
-
-    def prior(self, chosen: Tensor, dtype: torch.dtype = torch.float64) -> Prior:
-        """Of the covariances with these numbers, (task or 1, covariance)."""
-        kind = self.kind[chosen]
-        rate, spread = (each[chosen][..., None] for each in (self.log_rate, self.log_rate_spread))
-        center, log_spread = (
-            torch.cat([each[..., :RATE], about, each[..., RATE:]], -1).to(dtype)
-            for each, about in ((self.center[kind], rate), (self.log_spread[kind], spread))
-        )
-        share = self.log_share.log_softmax(0)[chosen]
-        return Prior(center, log_spread, share.to(dtype), kind == 1)
 
 
 class DeepKernelState(NamedTuple):
@@ -113,15 +57,16 @@ class DeepKernel(Learner):
 
         θ ← θ + (F + V⁻¹)⁻¹ ∇ [log p(y | θ) + log N(θ; m_c, V)],   F_ij = ½ tr(K⁻¹ ∂_i K K⁻¹ ∂_j K),
 
-    and weighs in with its part of the evidence by the method of Laplace, ``π_c p(y | θ) N(θ; m_c, V) |F + V⁻¹|^-½``.
+    and weighs in with its part of the evidence by Laplace's method, ``[π_c p(y | θ) N(θ; m_c, V) |F + V⁻¹|^-½]^τ``.
     A query is answered by the mean and the variance of that mixture of posteriors, each of which is made wider by what
-    is not known of its θ. Nothing of it is a Transformer but the encoder, if that is one.
+    is not known of its θ. τ is chosen on validation tasks when training is over: few of many covariances are kept, and
+    these few seem surer than all would be. Nothing of it is a Transformer but the encoder, if that is one.
 
     Patacchiola et al. 2020, Bayesian Meta-Learning for the Few-Shot Setting via Deep Kernels, where all tasks have one
     covariance; Chen et al. 2023, Meta-learning Adaptive Deep Kernel Gaussian Processes, which fits it to each task;
     MacKay 1992, Bayesian Interpolation, for Laplace's method. Differs from the papers: a task chooses among many
-    covariances, which are integrated over rather than set to the best, and the gradient of either objective goes
-    through the fit itself.
+    covariances, which are integrated over rather than set to the best, weights are tempered by τ, and the gradient of
+    either objective goes through the fit itself.
 
     The work grows with the cube of the examples of a task, and with ``kept``. Values are best brought to a scale of
     about one, and features, where functions may repeat themselves, to one or a few numbers.
@@ -129,8 +74,8 @@ class DeepKernel(Learner):
     Args:
         encoder: maps an example to a vector; ``raw`` leaves functions of few numbers as they are.
         values: numbers that a task predicts; they share the covariance and are otherwise independent.
-        rates: of the covariances that turn, with each of three lengths; 0 for functions that never repeat themselves.
-        slowest: of the rates, in turns for each unit of a feature.
+        rates: how many covariances turn; 0 for functions that never repeat themselves.
+        slowest: of their rates, in turns for each unit of a feature.
         fastest: of the rates; those between are equally far apart.
         kept: covariances that are fitted to a task.
         kept_in_training: the same for a task of training, where fewer do.
@@ -192,7 +137,7 @@ class DeepKernel(Learner):
         self.values, self.steps = values, steps
         self.kept, self.kept_in_training = kept, kept_in_training
         self.objective = objective
-        self.covariances = Bank(rates, slowest, fastest)
+        self.covariances = CovarianceBank(rates, slowest, fastest)
         self.register_buffer("trust", torch.ones(()))
         self.level = nn.Parameter(torch.zeros(values))
         self.log_metric = nn.Parameter(torch.full((encoder.width,), -0.5 * math.log(encoder.width)))
@@ -234,13 +179,10 @@ class DeepKernel(Learner):
         return -evidence.mean().to(examples.x.dtype)
 
     def settle(self, episodes: Iterable[Episode]) -> bool:
-        """Choose from :data:`TRUST` for what share log weights count, by the loss of validation tasks.
-
-        Few of many covariances are kept, and these few seem surer than all of them would be.
-        """
-        told = []
-        for support, query, context in episodes:
-            told.append((self.adapt(support, context), query, context))
+        """Choose τ from :data:`TRUST` by the loss of validation tasks."""
+        told = [
+            (self.adapt(support, context), query, context) for support, query, context in episodes
+        ]
 
         def loss(share: float) -> float:
             self.trust.fill_(share)
@@ -314,7 +256,7 @@ class DeepKernel(Learner):
         """Of examples and others, as the covariances with these numbers, (task or 1, covariance), see them."""
         metric = self.log_metric.to(dtype).exp()
         one, two = examples.x.to(dtype) * metric, others.to(dtype) * metric
-        square = (one[:, :, None] - two[:, None]).square().sum(3)[:, None]
+        square = _square_distances(one, two)[:, None]
         if self.directions is not None:
             unit = F.normalize(self.directions.to(dtype), dim=1)[chosen]
             one, two = (each[:, None] @ unit[..., None] for each in (one, two))
@@ -322,6 +264,14 @@ class DeepKernel(Learner):
             one, two = one[:, None], two[:, None]
         both = examples.mask[:, None, :, None] & exist[:, None, None]
         return Pairs(square, one - two.mT, both)
+
+
+def _square_distances(one: Tensor, two: Tensor) -> Tensor:
+    """(task, example, other), of vectors (task, example, width) and (task, other, width)."""
+    if one.shape[2] == 1:
+        return (one - two.mT).square()
+    lengths = one.square().sum(2, keepdim=True) + two.square().sum(2)[:, None]
+    return (lengths - 2 * one @ two.mT).clamp(min=0)
 
 
 def _lengths(settings: Tensor) -> Tensor:
