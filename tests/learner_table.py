@@ -210,6 +210,7 @@ ROWS = [
         "deep_kernel-fading",
         "deep_kernel",
         {"values": 2, "objective": "evidence"},
+        exact=False,
         steps=50,
         rate=0.05,
     ),

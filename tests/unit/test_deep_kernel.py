@@ -143,6 +143,17 @@ def test_doubt_is_the_inverse_of_fisher_information_and_prior(prior: Prior, know
         close(fit.log_weight[0, number], prior.log_share[0, number] + reached - size)
 
 
+def test_a_gradient_past_the_fit_is_that_of_its_prior(prior: Prior, known: Known) -> None:
+    center, log_spread = (each.clone().requires_grad_() for each in prior[:2])
+    expected = Prior(center, log_spread, *prior[2:])
+    fit = fitted(expected, known, prior.center + 0.1, steps=3, through=False)
+    slopes = torch.autograd.grad(fit.log_weight.sum(), (center, log_spread))
+    off = (fit.settings - prior.center).detach() / prior.log_spread.exp()
+    close(slopes[0], off / prior.log_spread.exp())
+    left = fit.doubt.diagonal(dim1=2, dim2=3).detach() / prior.log_spread.exp().square()
+    close(slopes[1], off.square() + left - 1)
+
+
 def test_with_settings_known_the_answer_is_that_of_the_world() -> None:
     world = GaussianProcess(kernel="mixture")
     episode, drawn = world.draw_known(

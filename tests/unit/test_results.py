@@ -94,6 +94,12 @@ def test_omniglot_is_scored_with_the_inner_steps_of_the_paper() -> None:
         assert learner.get("strategy", "auto") != "first"
         assert test["split"] == "test"
         assert test["mean"] - test["ci95"] > test["before_adaptation"]["mean"]
+        paper, wide = {"5-way 1-shot": (0.987, 0.004), "20-way 1-shot": (0.958, 0.003)}[shape]
+        assert abs(test["mean"] - paper) < wide
+        minutes = round(run["processor_seconds_of_training"] / 60)
+        guide = (ROOT / "docs/how-to/adapt-by-gradients.md").read_text(encoding="utf-8")
+        assert f"{percent(test)} %" in guide
+        assert f"after {minutes} minutes" in guide
 
 
 def test_tables_are_learned_no_worse_than_by_the_best_of_tuned_classifiers() -> None:

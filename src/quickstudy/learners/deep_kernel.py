@@ -65,8 +65,9 @@ class DeepKernel(Learner):
     Patacchiola et al. 2020, Bayesian Meta-Learning for the Few-Shot Setting via Deep Kernels, where all tasks have one
     covariance; Chen et al. 2023, Meta-learning Adaptive Deep Kernel Gaussian Processes, which fits it to each task;
     MacKay 1992, Bayesian Interpolation, for Laplace's method. Differs from the papers: a task chooses among many
-    covariances, which are integrated over rather than set to the best, weights are tempered by τ, and the gradient of
-    either objective goes through the fit itself.
+    covariances, which are integrated over rather than set to the best, and weights are tempered by τ. The gradient of
+    the queries' loss goes through the fit itself. That of the evidence stops there, where θ no longer matters, which
+    leaves out how θ moves ``|F + V⁻¹|``: it takes half the time and has a tenth of the noise.
 
     The work grows with the cube of the examples of a task, and with ``kept``. Values are best brought to a scale of
     about one, and features, where functions may repeat themselves, to one or a few numbers.
@@ -172,7 +173,8 @@ class DeepKernel(Learner):
         support, query, context = episode
         known = support if self.objective == "queries" else concatenate(support, query)
         examples = known._replace(x=self.encode(known.x))
-        state = self._explained(examples, context, self.kept_in_training)
+        through = self.objective == "queries"
+        state = self._explained(examples, context, self.kept_in_training, through=through)
         if self.objective == "queries":
             return self.likelihood.nll(self.predict(state, query.x, context), query, context)
         evidence = state.log_weight.logsumexp(1) / known.mask.sum(1).clamp(min=1)
@@ -195,19 +197,17 @@ class DeepKernel(Learner):
         self.trust.fill_(best)
         return best != 1
 
-    def _explained(self, examples: Examples, context: Context, kept: int) -> DeepKernelState:
+    def _explained(
+        self, examples: Examples, context: Context, kept: int, *, through: bool = True
+    ) -> DeepKernelState:
         """The state of tasks whose encoded examples these are, with so many covariances at most."""
         with full_precision(examples.x.device):
-            chosen, fit = self._fitted(examples, context, kept)
+            chosen, start = self._screened(examples, context, kept)
+            prior = self.covariances.prior(chosen)
+            start = prior.center + start[..., None] * _lengths(prior.log_spread.exp())
+            known = self._known(examples, context, chosen)
+            fit = fitted(prior, known, start, steps=self.steps, through=through)
             return DeepKernelState(*examples, chosen, *fit)
-
-    def _fitted(self, examples: Examples, context: Context, kept: int) -> tuple[Tensor, Fit]:
-        """The covariances that explain the examples best, int64 (task, covariance), and as they are fitted to them."""
-        chosen, start = self._screened(examples, context, kept)
-        prior = self.covariances.prior(chosen)
-        known = self._known(examples, context, chosen)
-        start = prior.center + start[..., None] * _lengths(prior.log_spread.exp())
-        return chosen, fitted(prior, known, start, steps=self.steps)
 
     @torch.no_grad()
     def _screened(self, examples: Examples, context: Context, kept: int) -> tuple[Tensor, Tensor]:

@@ -84,7 +84,7 @@ def explained(settings: Tensor, rough: Tensor, known: Known) -> Explained:
     return Explained(fit - known.values[:, None] * (size + constant), root, solved)
 
 
-def fitted(prior: Prior, known: Known, start: Tensor, *, steps: int) -> Fit:
+def fitted(prior: Prior, known: Known, start: Tensor, *, steps: int, through: bool = True) -> Fit:
     """The settings at which ``log p(y | θ) + log p(θ)`` is highest, by Fisher scoring, and Laplace's view from there.
 
         θ ← θ + t (F + V⁻¹)⁻¹ ∇ [log p(y | θ) + log p(θ)],   F_ij = ½ tr(K⁻¹ ∂_i K K⁻¹ ∂_j K),
@@ -92,8 +92,20 @@ def fitted(prior: Prior, known: Known, start: Tensor, *, steps: int) -> Fit:
     for as many steps, each as long as is best of some lengths t and none at all. Then, with P the precision
     ``F + V⁻¹``, settings are N(θ, P⁻¹), and the log weight is ``log π + log p(y | θ) + log p(θ) - ½ log |P|``.
 
+    Args:
+        prior: of the covariances.
+        known: the examples.
+        start: settings, (task, covariance, 5).
+        steps: how many.
+        through: whether gradients go through the steps; or else θ is a constant, as where ``log p(y | θ) + log p(θ)``
+            is highest its small changes make no difference to it, and only what it is made of has a gradient.
+
     Rasmussen & Williams 2006, Gaussian Processes for Machine Learning, equations 5.9 and 3.32.
     """
+    if not through:
+        with torch.no_grad():
+            start = fitted(prior, known, start, steps=steps).settings
+        return fitted(prior, known, start, steps=0)
     spread, rough = prior.log_spread.exp(), prior.rough
     settings = _held(start)
 
