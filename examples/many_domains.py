@@ -41,4 +41,4 @@ def main(folder: str, table: str, shot: str = "5", out: str = "domains") -> None
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if len(sys.argv) > 2 else sys.exit(__doc__)

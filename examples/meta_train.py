@@ -48,4 +48,4 @@ def main(out: str, *overrides: str, episodes: int = 600) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if len(sys.argv) > 1 else sys.exit(__doc__)

@@ -55,4 +55,4 @@ def main(out: str, data: str = "", *overrides: str, queries: int = 10, episodes:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if len(sys.argv) > 1 else sys.exit(__doc__)

@@ -30,4 +30,4 @@ def main(artifact: str, table: str, intent: str, example: str, *questions: str) 
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if len(sys.argv) > 4 else sys.exit(__doc__)

@@ -57,4 +57,4 @@ def main(name: str, table: str, steps: int = 300, way: int = 3, shot: int = 2) -
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if len(sys.argv) > 2 else sys.exit(__doc__)

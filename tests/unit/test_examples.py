@@ -42,6 +42,14 @@ def test_examples_are_short():
         assert len(script.read_text(encoding="utf-8").splitlines()) <= 60, script
 
 
+def test_an_example_without_its_arguments_says_how_it_is_run(monkeypatch):
+    for script in sorted(EXAMPLES.glob("*.py")):
+        if "sys.argv" in script.read_text(encoding="utf-8"):
+            monkeypatch.setattr("sys.argv", [str(script)])
+            with pytest.raises(SystemExit, match=f"python examples/{script.name}"):
+                runpy.run_path(str(script), run_name="__main__")
+
+
 def test_meta_train(tmp_path, capsys):
     small = ["encoder.width=8", "encoder.layers=1", "encoder.heads=2", "episode.way=5"]
     few = ["training.steps=2", "training.warmup=0", "validation.episodes=2", "validation.every=2"]
