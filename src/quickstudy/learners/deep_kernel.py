@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.episode import Context, Episode, Examples, Inputs, concatenate
+from quickstudy.episode import Context, Episode, Examples, Inputs, concatenate, tree_map
 from quickstudy.functional import full_precision
 from quickstudy.learners.base import Learner
 from quickstudy.learners.conditional_process import check_values
@@ -29,6 +29,9 @@ SCREENED = 0.2
 those whose fit lies near also pass."""
 AT_ONCE = 2**17
 """Pairs of examples, of all tasks and covariances, that are looked at in one piece: what a processor's cache holds."""
+
+FITTED_AT_ONCE = 2**18
+"""Likewise, of those that are fitted and asked; a matrix of twice as many bytes would leave the cache at every step."""
 
 
 class DeepKernelState(NamedTuple):
@@ -155,19 +158,13 @@ class DeepKernel(Learner):
         return self._explained(examples, context, self.kept)
 
     def predict(self, state: DeepKernelState, x: Inputs, context: Context) -> Tensor:
-        features, y, mask, chosen, *fit = state
         asked = self.encode(x)
         with full_precision(asked.device):
-            known = self._known(Examples(features, y, mask), context, chosen)
-            everywhere = torch.ones(asked.shape[:2], dtype=torch.bool, device=asked.device)
-            towards = self._pairs(Examples(features, y, mask), asked, everywhere, chosen)
-            mean, variance = foretold(
-                Fit(*fit), self.covariances.prior(chosen).rough, known, towards
-            )
-            share = (self.trust * fit[-1]).softmax(1)[..., None, None]
-            center = (share * mean).sum(1)
-            spread = (share * (variance + (mean - center[:, None]).square())).sum(1)
-            return self.likelihood.outputs(center + self.level, spread.sqrt()).to(asked.dtype)
+            parts = []
+            for which in self._pieces(state.mask, state.covariances.shape[1]):
+                few = tree_map(lambda leaf, which=which: leaf[which], state)
+                parts.append(self._foretold(few, asked[which], context.classes[which]))
+            return torch.cat(parts).to(asked.dtype)
 
     def outer_loss(self, episode: Episode) -> Tensor:
         support, query, context = episode
@@ -201,16 +198,42 @@ class DeepKernel(Learner):
         self, examples: Examples, context: Context, kept: int, *, through: bool = True
     ) -> DeepKernelState:
         """The state of tasks whose encoded examples these are, with so many covariances at most."""
+        kept = min(kept, len(self.covariances))
         with full_precision(examples.x.device):
-            chosen, start = self._screened(examples, context, kept)
-            prior = self.covariances.prior(chosen)
-            start = prior.center + start[..., None] * _lengths(prior.log_spread.exp())
-            known = self._known(examples, context, chosen)
-            fit = fitted(prior, known, start, steps=self.steps, through=through)
-            return DeepKernelState(*examples, chosen, *fit)
+            parts = []
+            for which in self._pieces(examples.mask, kept):
+                few = _without_padding(tree_map(lambda leaf, which=which: leaf[which], examples))
+                classes = context.classes[which]
+                chosen, start = self._screened(few, classes, kept)
+                prior = self.covariances.prior(chosen)
+                start = prior.center + start[..., None] * _lengths(prior.log_spread.exp())
+                known = self._known(few, classes, chosen)
+                fit = fitted(prior, known, start, steps=self.steps, through=through)
+                parts.append((chosen, *fit))
+            fits = (torch.cat(each) for each in zip(*parts, strict=True))
+            return DeepKernelState(*examples, *fits)
+
+    @staticmethod
+    def _pieces(mask: Tensor, kept: int) -> Iterator[slice]:
+        """Tasks that are worked on together."""
+        size = max(1, FITTED_AT_ONCE // max(1, kept * mask.shape[1] ** 2))
+        return (slice(start, start + size) for start in range(0, len(mask), size))
+
+    def _foretold(self, state: DeepKernelState, asked: Tensor, classes: Tensor) -> Tensor:
+        """Outputs for encoded queries (task, query, width)."""
+        chosen, fit = state.covariances, Fit(*state[4:])
+        examples = _without_padding(Examples(*state[:3]))
+        known = self._known(examples, classes, chosen)
+        everywhere = torch.ones(asked.shape[:2], dtype=torch.bool, device=asked.device)
+        towards = self._pairs(examples, asked, everywhere, chosen)
+        mean, variance = foretold(fit, self.covariances.prior(chosen).rough, known, towards)
+        share = (self.trust * fit.log_weight).softmax(1)[..., None, None]
+        center = (share * mean).sum(1)
+        spread = (share * (variance + (mean - center[:, None]).square())).sum(1)
+        return self.likelihood.outputs(center + self.level, spread.sqrt())
 
     @torch.no_grad()
-    def _screened(self, examples: Examples, context: Context, kept: int) -> tuple[Tensor, Tensor]:
+    def _screened(self, examples: Examples, classes: Tensor, kept: int) -> tuple[Tensor, Tensor]:
         """The covariances that explain the examples best, with the start of their fit, each (task, covariance).
 
         A start is how many standard deviations the lengths lie from what is expected of them.
@@ -221,7 +244,7 @@ class DeepKernel(Learner):
         at_once = max(1, AT_ONCE // max(1, tasks * count * count))
         found = []
         for some in torch.arange(len(self.covariances), device=starts.device).split(at_once):
-            known = self._known(examples, context, some[None], dtype)
+            known = self._known(examples, classes, some[None], dtype)
             center, log_spread, log_share, rough = self.covariances.prior(some[None], dtype)
             center = _coarse(center).expand(tasks, -1, -1)
             tried = (center + start * _lengths(log_spread.exp()) for start in starts)
@@ -229,21 +252,21 @@ class DeepKernel(Learner):
             likely = log_share[..., None] - 0.5 * starts.square()
             found.append(likely + torch.stack(evidence, 2))
         likely, best = torch.cat(found, 1).max(2)
-        chosen = likely.topk(min(kept, len(self.covariances)), 1).indices
+        chosen = likely.topk(kept, 1).indices
         return chosen, starts[best.gather(1, chosen)].double()
 
     def _known(
         self,
         examples: Examples,
-        context: Context,
+        classes: Tensor,
         chosen: Tensor,
         dtype: torch.dtype = torch.float64,
     ) -> Known:
         features, y, mask = examples
-        exists = mask[..., None] & context.classes[:, None]
+        exists = mask[..., None] & classes[:, None]
         y = torch.where(exists, (y - self.level).to(dtype), 0)
         pairs = self._pairs(examples, features, mask, chosen, dtype)
-        return Known(pairs, y, mask, context.classes.sum(1).to(dtype))
+        return Known(pairs, y, mask, classes.sum(1).to(dtype))
 
     def _pairs(
         self,
@@ -264,6 +287,13 @@ class DeepKernel(Learner):
             one, two = one[:, None], two[:, None]
         both = examples.mask[:, None, :, None] & exist[:, None, None]
         return Pairs(square, one - two.mT, both)
+
+
+def _without_padding(examples: Examples) -> Examples:
+    """The same up to the last example that any of the tasks has; one, where none has any."""
+    has = examples.mask.any(0).nonzero()
+    count = int(has.max()) + 1 if len(has) else min(1, examples.mask.shape[1])
+    return Examples(*(each[:, :count] for each in examples))
 
 
 def _square_distances(one: Tensor, two: Tensor) -> Tensor:
