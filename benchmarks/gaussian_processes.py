@@ -80,7 +80,7 @@ FITTING: dict[str, Any] = TASKS | {
         "objective": "evidence",
     },
     "episode": {"shot": [3, 46], "queries": 4, "tasks": 8},
-    "validation": {"shot": [3, 46], "queries": 46, "episodes": 128, "every": 240},
+    "validation": {"shot": [3, 46], "queries": 46, "episodes": 256, "every": 240},
     "training": {
         "steps": 240,
         "rate": 0.05,

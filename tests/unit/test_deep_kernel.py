@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -17,7 +18,7 @@ from quickstudy.data.draw import Episodes
 from quickstudy.data.gaussian_process import GaussianProcess
 from quickstudy.episode import Context, Episode, Examples, collate, tree_map, without_support
 from quickstudy.learners.covariances import NOISE, RATE, SCALE, SETTINGS, Pairs, covariance, slopes
-from quickstudy.learners.deep_kernel import TRUST, DeepKernel
+from quickstudy.learners.deep_kernel import TRUST, WIDER, DeepKernel
 from quickstudy.learners.laplace import Fit, Known, Prior, explained, fitted, foretold
 from quickstudy.nn.encoders import RawEncoder, VectorEncoder
 
@@ -264,19 +265,20 @@ def test_all_covariances_or_those_that_count_give_nearly_the_same() -> None:
     assert differ.median().item() < 0.01
 
 
-def test_how_far_weights_are_trusted_is_chosen_on_validation_tasks() -> None:
+def test_how_far_answers_are_trusted_is_chosen_on_validation_tasks() -> None:
     _, episode = functions("periodic", tasks=20, shot=6)
     options = {"rates": 60, "slowest": 2.0, "fastest": 10.0, "kept": 8}
     learner = told(DeepKernel(RawEncoder(1), values=1, **options))  # type: ignore[arg-type]
     found = {}
-    for share in TRUST:
-        learner.trust.fill_(share)
-        found[share] = log_likelihood(learner, episode).mean().item()
+    for choice in itertools.product(TRUST, WIDER):
+        learner.trust.fill_(choice[0])
+        learner.width.fill_(choice[1])
+        found[choice] = log_likelihood(learner, episode).mean().item()
     with torch.no_grad():
         assert learner.settle([episode])
-    best = max(found, key=lambda share: found[share])
-    assert best < 1
-    assert learner.trust.item() == pytest.approx(best)
+    best = max(found, key=lambda choice: found[choice])
+    assert best[0] < 1
+    assert (learner.trust.item(), learner.width.item()) == pytest.approx(best)
 
 
 def test_two_examples_of_one_place_without_noise() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
@@ -24,6 +25,8 @@ STARTS = (-1.0, 0.0, 1.0)
 """Of the fit of lengths, in standard deviations."""
 TRUST = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4)
 """Of log weights, the shares τ from which one is chosen."""
+WIDER = (1.0, 1.05, 1.1, 1.2, 1.3)
+"""Factors of standard deviations, from which one is chosen."""
 SCREENED = 0.2
 """Noise, as a share of the scale, with which covariances are compared before they are fitted: a coarse look, which
 those whose fit lies near also pass."""
@@ -61,16 +64,16 @@ class DeepKernel(Learner):
         θ ← θ + (F + V⁻¹)⁻¹ ∇ [log p(y | θ) + log N(θ; m_c, V)],   F_ij = ½ tr(K⁻¹ ∂_i K K⁻¹ ∂_j K),
 
     and weighs in with its part of the evidence by Laplace's method, ``[π_c p(y | θ) N(θ; m_c, V) |F + V⁻¹|^-½]^τ``.
-    A query is answered by the mean and the variance of that mixture of posteriors, each of which is made wider by what
-    is not known of its θ. τ is chosen on validation tasks when training is over: few of many covariances are kept, and
-    these few seem surer than all would be. Nothing of it is a Transformer but the encoder, if that is one.
+    A query is answered by the mean and ω times the deviation of that mixture of posteriors, each of which is made wider
+    by what is not known of its θ. τ and ω are chosen on validation tasks when training is over: few of many covariances
+    are kept, and these few seem surer than all would be. Nothing of it is a Transformer but the encoder, if it is one.
 
     Patacchiola et al. 2020, Bayesian Meta-Learning for the Few-Shot Setting via Deep Kernels, where all tasks have one
     covariance; Chen et al. 2023, Meta-learning Adaptive Deep Kernel Gaussian Processes, which fits it to each task;
     MacKay 1992, Bayesian Interpolation, for Laplace's method. Differs from the papers: a task chooses among many
-    covariances, which are integrated over rather than set to the best, and weights are tempered by τ. The gradient of
-    the queries' loss goes through the fit itself. That of the evidence stops there, where θ no longer matters, which
-    leaves out how θ moves ``|F + V⁻¹|``: it takes half the time and has a tenth of the noise.
+    covariances, which are integrated over rather than set to the best, weights are tempered by τ and deviations widened
+    by ω. The gradient of the queries' loss goes through the fit itself. That of the evidence stops there, where θ no
+    longer matters, which leaves out how θ moves ``|F + V⁻¹|``: it takes half the time and has a tenth of the noise.
 
     The work grows with the cube of the examples of a task, and with ``kept``. Values are best brought to a scale of
     about one, and features, where functions may repeat themselves, to one or a few numbers.
@@ -110,6 +113,7 @@ class DeepKernel(Learner):
     state_type = DeepKernelState
     likelihood: Gaussian
     trust: Tensor
+    width: Tensor
 
     def __init__(
         self,
@@ -143,6 +147,7 @@ class DeepKernel(Learner):
         self.objective = objective
         self.covariances = CovarianceBank(rates, slowest, fastest)
         self.register_buffer("trust", torch.ones(()))
+        self.register_buffer("width", torch.ones(()))
         self.level = nn.Parameter(torch.zeros(values))
         self.log_metric = nn.Parameter(torch.full((encoder.width,), -0.5 * math.log(encoder.width)))
         directions = F.normalize(torch.randn(len(self.covariances), encoder.width), dim=-1)
@@ -178,21 +183,23 @@ class DeepKernel(Learner):
         return -evidence.mean().to(examples.x.dtype)
 
     def settle(self, episodes: Iterable[Episode]) -> bool:
-        """Choose τ from :data:`TRUST` by the loss of validation tasks."""
+        """Choose τ from :data:`TRUST` and ω from :data:`WIDER` by the loss of validation tasks."""
         told = [
             (self.adapt(support, context), query, context) for support, query, context in episodes
         ]
 
-        def loss(share: float) -> float:
-            self.trust.fill_(share)
+        def loss(choice: tuple[float, float]) -> float:
+            self.trust.fill_(choice[0])
+            self.width.fill_(choice[1])
             return sum(
                 float(self.likelihood.nll(self.predict(state, query.x, context), query, context))
                 for state, query, context in told
             )
 
-        best = min(TRUST, key=loss)
-        self.trust.fill_(best)
-        return best != 1
+        best = min(itertools.product(TRUST, WIDER), key=loss)
+        self.trust.fill_(best[0])
+        self.width.fill_(best[1])
+        return best != (1.0, 1.0)
 
     def _explained(
         self, examples: Examples, context: Context, kept: int, *, through: bool = True
@@ -230,7 +237,7 @@ class DeepKernel(Learner):
         share = (self.trust * fit.log_weight).softmax(1)[..., None, None]
         center = (share * mean).sum(1)
         spread = (share * (variance + (mean - center[:, None]).square())).sum(1)
-        return self.likelihood.outputs(center + self.level, spread.sqrt())
+        return self.likelihood.outputs(center + self.level, self.width * spread.sqrt())
 
     @torch.no_grad()
     def _screened(self, examples: Examples, classes: Tensor, kept: int) -> tuple[Tensor, Tensor]:
