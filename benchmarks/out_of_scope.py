@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path, help="holds a folder for each corpus")
     parser.add_argument("artifact", type=Path, help="trained on other corpora than CLINC150")
-    parser.add_argument("--tasks", type=int, default=12)
+    parser.add_argument("--tasks", type=int, default=36)
     parser.add_argument("--smoke", action="store_true", help="try everything, keep nothing")
     chosen = parser.parse_args()
     entrants: dict[str, Learner] = {
