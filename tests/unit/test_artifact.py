@@ -37,7 +37,12 @@ ENCODER = {"name": "vector", "inputs": 4, "width": 8, "layers": 1}
 SCORES = {"validation": {"metric": "accuracy", "mean": 0.9, "ci95": 0.01, "episodes": 200}}
 
 
-OF_VALUES_ALONE = ("neural_process", "autoregressive_process", "conditional_process")
+OF_VALUES_ALONE = (
+    "neural_process",
+    "autoregressive_process",
+    "conditional_process",
+    "deep_kernel",
+)
 
 
 def config_of(learner: str | dict[str, Any] = "protonet") -> RunConfig:
