@@ -85,8 +85,8 @@ def slopes(settings: Tensor, rough: Tensor, pairs: Pairs) -> Tensor:
     >>> place = torch.tensor([[[[0.0, 1.0]]]])
     >>> pairs = Pairs(place.square(), place, torch.ones(1, 1, 1, 2, dtype=torch.bool))
     >>> settings = torch.tensor([[[1.0, 1.0, 1.0, 2.0, 1.0]]]).log()
-    >>> slopes(settings, torch.tensor([[False]]), pairs)[0, 0, 0, 0, 1].item()
-    -2.42612...
+    >>> round(slopes(settings, torch.tensor([[False]]), pairs)[0, 0, 0, 0, 1].item(), 4)
+    -2.4261
     """
     far, circle, angle = _reach(settings, pairs)
     turned, turning = circle * (1 - angle.cos()), circle * angle * angle.sin()
