@@ -199,6 +199,15 @@ class SquaredError(Likelihood):
         return _mean_squared_error(outputs, examples, context)
 
 
+def inverse_softplus(values: Tensor) -> Tensor:
+    """``log(exp(v) - 1)`` of positive values, without overflow.
+
+    >>> round(inverse_softplus(torch.tensor(2.0).exp().log1p()).item(), 4)
+    2.0
+    """
+    return values + torch.log(-torch.expm1(-values))
+
+
 NARROW = 1e-6
 """The least softplus(s) of a Gaussian whose outputs are made of its deviation, above which s is finite."""
 
@@ -228,9 +237,7 @@ class Gaussian(Likelihood):
     def outputs(self, mean: Tensor, deviation: Tensor) -> Tensor:
         """What :meth:`distribution` makes these of, with deviations that are too small for it a little above σ_min."""
         wide = (deviation - self.smallest_scale) / (1 - self.smallest_scale)
-        wide = wide.clamp(min=NARROW)
-        # The inverse of softplus.
-        return torch.cat([mean, wide + torch.log(-torch.expm1(-wide))], -1)
+        return torch.cat([mean, inverse_softplus(wide.clamp(min=NARROW))], -1)
 
     def task_nll(self, outputs: Tensor, examples: Examples, context: Context) -> Tensor:
         mean, scale = self.distribution(outputs)

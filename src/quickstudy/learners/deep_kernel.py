@@ -32,7 +32,6 @@ SCREENED = 0.2
 those whose fit lies near also pass."""
 AT_ONCE = 2**17
 """Pairs of examples, of all tasks and covariances, that are looked at in one piece: what a processor's cache holds."""
-
 FITTED_AT_ONCE = 2**18
 """Likewise, of those that are fitted and asked; a matrix of twice as many bytes would leave the cache at every step."""
 
@@ -157,7 +156,7 @@ class DeepKernel(Learner):
         self, support: Examples, context: Context, state: DeepKernelState | None = None
     ) -> DeepKernelState:
         check_values(self.values, context)
-        examples = support._replace(x=self.encode(support.x))
+        examples = self._encoded(support)
         if state is not None:
             examples = concatenate(Examples(*state[:3]), examples)
         return self._explained(examples, context, self.kept)
@@ -173,13 +172,13 @@ class DeepKernel(Learner):
 
     def outer_loss(self, episode: Episode) -> Tensor:
         support, query, context = episode
-        known = support if self.objective == "queries" else concatenate(support, query)
-        examples = known._replace(x=self.encode(known.x))
-        through = self.objective == "queries"
-        state = self._explained(examples, context, self.kept_in_training, through=through)
+        few = self.kept_in_training
         if self.objective == "queries":
+            state = self._explained(self._encoded(support), context, few)
             return self.likelihood.nll(self.predict(state, query.x, context), query, context)
-        evidence = state.log_weight.logsumexp(1) / known.mask.sum(1).clamp(min=1)
+        examples = self._encoded(concatenate(support, query))
+        state = self._explained(examples, context, few, through=False)
+        evidence = state.log_weight.logsumexp(1) / examples.mask.sum(1).clamp(min=1)
         return -evidence.mean().to(examples.x.dtype)
 
     def settle(self, episodes: Iterable[Episode]) -> bool:
@@ -200,6 +199,9 @@ class DeepKernel(Learner):
         self.trust.fill_(best[0])
         self.width.fill_(best[1])
         return best != (1.0, 1.0)
+
+    def _encoded(self, examples: Examples) -> Examples:
+        return examples._replace(x=self.encode(examples.x))
 
     def _explained(
         self, examples: Examples, context: Context, kept: int, *, through: bool = True

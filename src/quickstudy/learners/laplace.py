@@ -14,8 +14,6 @@ LONGEST_STEP = 0.5
 """Of a fit: the largest change of a setting's logarithm in one step."""
 SHORTER = (1.0, 0.3, 0.1)
 """Shares of a step that are tried, of which the best is taken."""
-
-
 LEAST_NOISE = 1e-4
 """As a share of the scale, whatever a fit says: with less, two examples of one place could not be told from one."""
 
@@ -34,7 +32,7 @@ class Prior(NamedTuple):
 
 
 class Known(NamedTuple):
-    """The examples of a task in float64, zero where there are none."""
+    """The examples of a task, zero where there are none."""
 
     pairs: Pairs
     y: Tensor
@@ -102,18 +100,30 @@ def fitted(prior: Prior, known: Known, start: Tensor, *, steps: int, through: bo
 
     Rasmussen & Williams 2006, Gaussian Processes for Machine Learning, equations 5.9 and 3.32.
     """
+    settings = start
     if not through:
         with torch.no_grad():
-            start = fitted(prior, known, start, steps=steps).settings
-        return fitted(prior, known, start, steps=0)
-    spread, rough = prior.log_spread.exp(), prior.rough
-    settings = _held(start)
+            settings, *_ = _climbed(prior, known, settings, steps)
+        steps = 0
+    settings, best, found = _climbed(prior, known, settings, steps)
+    _, precision = _slope_and_precision(settings, prior, known, found)
+    size = torch.linalg.cholesky(precision).diagonal(dim1=2, dim2=3).log().sum(2)
+    log_weight = prior.log_share + best - prior.log_spread.sum(2) - size
+    return Fit(settings, torch.linalg.inv(precision), log_weight)
+
+
+def _climbed(
+    prior: Prior, known: Known, start: Tensor, steps: int
+) -> tuple[Tensor, Tensor, Explained]:
+    """Settings, ``log p(y | θ) + log p(θ)`` but for a constant, and what they explain, after some steps."""
+    spread = prior.log_spread.exp()
 
     def joint(settings: Tensor) -> tuple[Tensor, Explained]:
-        found = explained(settings, rough, known)
+        found = explained(settings, prior.rough, known)
         off = (settings - prior.center) / spread
         return found.log_evidence - 0.5 * off.square().sum(2), found
 
+    settings = _held(start)
     best, found = joint(settings)
     for _ in range(steps):
         upward, precision = _slope_and_precision(settings, prior, known, found)
@@ -132,10 +142,7 @@ def fitted(prior: Prior, known: Known, start: Tensor, *, steps: int, through: bo
                     for new, old in parts
                 )
             )
-    _, precision = _slope_and_precision(settings, prior, known, found)
-    size = torch.linalg.cholesky(precision).diagonal(dim1=2, dim2=3).log().sum(2)
-    log_weight = prior.log_share + best - prior.log_spread.sum(2) - size
-    return Fit(settings, torch.linalg.inv(precision), log_weight)
+    return settings, best, found
 
 
 def _held(settings: Tensor) -> Tensor:
@@ -153,13 +160,13 @@ def _slope_and_precision(
     noise = (2 * settings[..., NOISE, None, None]).exp()
     inverse = torch.where(both, torch.cholesky_inverse(root), 0)
     eye = torch.diag_embed(known.mask[:, None].to(inverse.dtype))
-    shapes = inverse[:, :, None] @ slopes(settings, prior.rough, known.pairs)
+    bends = slopes(settings, prior.rough, known.pairs)
     # By the logs of scale and noise, K + σ² I changes by 2 K and 2 σ² I.
     rest = torch.stack([2 * (eye - noise * inverse), 2 * noise * inverse], 2)
-    changes = torch.cat([shapes, rest], 2)
+    changes = torch.cat([inverse[:, :, None] @ bends, rest], 2)
     values = known.values[:, None, None]
     traces = changes.diagonal(dim1=3, dim2=4).sum(3)
-    fits = (_bent(settings, prior.rough, known, solved) * solved[:, :, None]).sum((3, 4))
+    fits = (_bent(settings, bends, known, solved) * solved[:, :, None]).sum((3, 4))
     precision = prior.log_spread.mul(-2).exp()
     upward = 0.5 * (fits - values * traces) - precision * (settings - prior.center)
     flat = changes.flatten(3)
@@ -167,9 +174,9 @@ def _slope_and_precision(
     return upward, fisher + torch.diag_embed(precision)
 
 
-def _bent(settings: Tensor, rough: Tensor, known: Known, solved: Tensor) -> Tensor:
-    """∂_i (K + σ² I) α, (task, covariance, 5, example, value)."""
-    shapes = slopes(settings, rough, known.pairs) @ solved[:, :, None]
+def _bent(settings: Tensor, bends: Tensor, known: Known, solved: Tensor) -> Tensor:
+    """∂_i (K + σ² I) α, (task, covariance, 5, example, value), with the slopes of K."""
+    shapes = bends @ solved[:, :, None]
     noise = (2 * settings[..., NOISE, None, None]).exp() * solved
     scale = known.y[:, None] - noise
     return torch.cat([shapes, 2 * torch.stack([scale, noise], 2)], 2)
@@ -187,7 +194,8 @@ def foretold(fit: Fit, rough: Tensor, known: Known, towards: Pairs) -> tuple[Ten
     mean = across.mT @ solved
     scale, noise = settings[..., SCALE:].mul(2).exp()[..., None].unbind(2)
     variance = (scale + noise - (across * told).sum(2)).maximum(noise)
-    moved = -told.mT[:, :, None] @ _bent(settings, rough, known, solved)
+    bends = slopes(settings, rough, known.pairs)
+    moved = -told.mT[:, :, None] @ _bent(settings, bends, known, solved)
     shapes = slopes(settings, rough, towards).mT @ solved[:, :, None]
     by_scale = torch.stack([2 * mean, torch.zeros_like(mean)], 2)
     moved = moved + torch.cat([shapes, by_scale], 2)

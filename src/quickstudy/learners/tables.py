@@ -15,7 +15,7 @@ from quickstudy.learners import classical, table_rules
 from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import UNSEEN
 from quickstudy.learners.table_rules import Rules, Seen
-from quickstudy.likelihood import Categorical, Gaussian
+from quickstudy.likelihood import Categorical, Gaussian, inverse_softplus
 from quickstudy.nn.encoders import Encoder
 from quickstudy.nn.tables import Cells, TableTransformer, cells_of
 
@@ -259,5 +259,4 @@ class Tables(Learner):
         mean, scale = table_rules.measure_of(state.y.to(answer.dtype), state.mask)
         wide = state.doubt[:, None] * spread.transpose(1, 2).clamp(-5, 5).exp()
         wide = scale * wide.clamp(min=1e-6)
-        raw = wide + torch.log(-torch.expm1(-wide))  # the inverse of softplus
-        return torch.cat([mean + scale * answer.transpose(1, 2), raw], -1)
+        return torch.cat([mean + scale * answer.transpose(1, 2), inverse_softplus(wide)], -1)
