@@ -47,12 +47,10 @@ from quickstudy.training import train
 from record import earlier, record
 
 SMOKE = ["training.steps=4", "validation.every=4", "validation.episodes=4"]
-TASKS = {
+READING: dict[str, Any] = {
     "encoder": "raw",
     "episode": {"shot": [3, 46], "queries": 24, "tasks": 32, "same_shot": True},
     "validation": {"shot": [3, 46], "queries": 46, "episodes": 256, "every": 500},
-}
-READING: dict[str, Any] = TASKS | {
     "learner": {
         "name": "neural_process",
         "width": 64,
@@ -71,7 +69,8 @@ READING: dict[str, Any] = TASKS | {
         "average": 0.999,
     },
 }
-FITTING: dict[str, Any] = TASKS | {
+FITTING: dict[str, Any] = {
+    "encoder": "raw",
     "learner": {
         "name": "deep_kernel",
         "rates": 1024,
@@ -97,6 +96,7 @@ CONFIGS = {
     "mixture": READING | {"data": "gaussian_process,kernel=mixture"},
     "deep_kernel": FITTING | {"data": "gaussian_process,kernel=mixture"},
 }
+
 TARGETS = 20
 SHOTS = ((3, 9), (10, 19), (20, 29), (30, 46))
 NORMAL_95 = 1.959964

@@ -17,22 +17,20 @@ python benchmarks/reviews.py FOLDER [--part 0] [--steps 200] [--run ARTIFACT] [-
 from __future__ import annotations
 
 import argparse
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from quickstudy.artifact import Artifact, load_artifact
+from quickstudy.artifact import Artifact
 from quickstudy.build import build_learner, build_source, located
-from quickstudy.config import parse_config
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.source import DataNote
 from quickstudy.derive import derive
 from quickstudy.evaluation.contest import Contest
-from quickstudy.training import train
 from record import compared, earlier, record
+from text_models import FROZEN, TRAINED, loaded_or_trained
 
 PARTS = (
     ("books", "dvd", "electronics", "kitchen_housewares"),
@@ -51,13 +49,7 @@ LEOPARD = (
 )
 CONFIG: dict[str, Any] = {
     "learner": {"name": "protonet", "temperature": 20.0},
-    "encoder": {
-        "name": "text",
-        "model": "minilm",
-        "frozen": False,
-        "trained": "encoder.*",
-        "words": 128,
-    },
+    "encoder": TRAINED,
     "episode": {"way": 2, "shot": [1, 5], "queries": 4, "tasks": 4, "within_group": True},
     "validation": {"way": 2, "shot": 5, "queries": 8, "episodes": 40, "within_group": True},
     "training": {
@@ -70,7 +62,6 @@ CONFIG: dict[str, Any] = {
         "seed": 0,
     },
 }
-FROZEN = {"name": "text", "model": "minilm", "words": 128}
 HEAD = {"name": "linear_head"}
 QUERIES = 20
 TASKS = 100
@@ -125,12 +116,7 @@ def main() -> None:
         "training": CONFIG["training"] | {"steps": steps},
         "validation": CONFIG["validation"] | {"every": steps},
     }
-    with tempfile.TemporaryDirectory() as place:
-        artifact = (
-            load_artifact(chosen.run)
-            if chosen.run
-            else train(parse_config(options), Path(place) / "run")
-        )
+    artifact = loaded_or_trained(chosen.run, options)
     steps = int(artifact.config.training.steps or steps)
     design = EpisodeDesign(2, 5, QUERIES, within_group=True)
     domains = {each: scored(artifact, without(each), design, tasks) for each in PARTS[chosen.part]}

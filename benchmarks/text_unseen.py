@@ -16,34 +16,25 @@ python benchmarks/text_unseen.py FOLDER [--seed 0] [--steps 400] [--precision bf
 from __future__ import annotations
 
 import argparse
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from quickstudy.artifact import load_artifact
 from quickstudy.build import build_learner, build_source, located
-from quickstudy.config import parse_config
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.source import DataNote
 from quickstudy.derive import derive
 from quickstudy.evaluation.contest import Contest
-from quickstudy.training import train
 from record import compared, earlier, record
+from text_models import FROZEN, TRAINED, loaded_or_trained
 
 CORPORA = {"huffpost": 2.0, "clinc150": 1.0, "banking77": 1.0, "reuters": 0.5}
 """How often tasks of each come up."""
 CONFIG: dict[str, Any] = {
     "learner": {"name": "protonet", "names": True, "temperature": 20.0},
-    "encoder": {
-        "name": "text",
-        "model": "minilm",
-        "frozen": False,
-        "trained": "encoder.*",
-        "words": 128,
-    },
+    "encoder": TRAINED,
     "episode": {"way": [5, 15], "shot": [1, 3], "queries": 3, "tasks": 1},
     "validation": {"way": 5, "shot": 1, "queries": 5, "episodes": 40},
     "training": {
@@ -54,7 +45,6 @@ CONFIG: dict[str, Any] = {
         "average": 0.98,
     },
 }
-FROZEN = {"name": "text", "model": "minilm", "words": 128}
 HEAD = {"name": "linear_head", "names": True}
 QUERIES = 10
 TASKS = 600
@@ -97,12 +87,7 @@ def main() -> None:
         "training": CONFIG["training"] | own,
         "validation": CONFIG["validation"] | {"every": steps},
     }
-    with tempfile.TemporaryDirectory() as place:
-        artifact = (
-            load_artifact(chosen.run)
-            if chosen.run
-            else train(parse_config(options), Path(place) / "run")
-        )
+    artifact = loaded_or_trained(chosen.run, options)
     training = artifact.config.training
     made = {name: getattr(training, name) for name in own}
     made["tests"] = scored(artifact, chosen.folder, split=chosen.split, tasks=tasks)
