@@ -29,15 +29,8 @@ from quickstudy.data.source import DataError, Pool, PoolSource, Split
 from quickstudy.data.synthetic import Sinusoid
 from quickstudy.episode import Context, Examples
 from quickstudy.estimator import FewShotClassifier
-from quickstudy.evaluation.unknown import (
-    Asked,
-    area,
-    ask,
-    evaluate_unknown,
-    fit_rejection,
-    leave_out,
-    threshold_of,
-)
+from quickstudy.evaluation.asking import Asked, ask, leave_out
+from quickstudy.evaluation.unknown import area, evaluate_unknown, fit_rejection, threshold_of
 from quickstudy.learners import LEARNERS
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.nn.encoders import RawEncoder, VectorEncoder

@@ -16,10 +16,10 @@ from quickstudy.data.design import EpisodeDesign, check_design, fit_design
 from quickstudy.data.draw import Episodes
 from quickstudy.data.leopard import Leopard
 from quickstudy.data.source import DataError, DataNote, Pool
-from quickstudy.data.strangers import WithStrangers
-from quickstudy.evaluation import evaluate
+from quickstudy.evaluation import asking, evaluate
+from quickstudy.evaluation.asking import and_strangers, ask
 from quickstudy.evaluation.contest import EncodedPool
-from quickstudy.evaluation.unknown import ask, evaluate_unknown, fit_rejection, leave_out
+from quickstudy.evaluation.unknown import evaluate_unknown, fit_rejection
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.nn.encoders import RawEncoder
 from tiny_corpora import Letters, clinc150, leopard, lines, spoken
@@ -28,7 +28,7 @@ from tiny_corpora import Letters, clinc150, leopard, lines, spoken
 class Apart(Numbered):
     """Some of the last examples of each class are for queries only."""
 
-    def __init__(self, counts: list[tuple[int, int]], *, strangers: bool = False) -> None:
+    def __init__(self, counts: list[tuple[int, int]]) -> None:
         super().__init__([sum(each) for each in counts])
         old = self.fixed
         self.fixed = Pool(
@@ -38,7 +38,6 @@ class Apart(Numbered):
             old.groups,
             old.group_names,
             asked=torch.tensor([asked for _, asked in counts]),
-            strangers=strangers,
         )
 
 
@@ -91,27 +90,31 @@ def test_an_encoded_pool_keeps_what_lies_apart() -> None:
     assert torch.equal(encoded.asked, pool.asked)
 
 
-@pytest.mark.parametrize("apart", [True, False])
-@given(ways=st.tuples(st.integers(2, 3), st.integers(0, 2)), seed=st.integers(0, 20))
-def test_what_is_of_no_class_is_the_last_class_of_each_task(
-    apart: bool, ways: tuple[int, int], seed: int
+@given(
+    ways=st.tuples(st.integers(2, 3), st.integers(0, 2)),
+    count=st.integers(1, 9),
+    seed=st.integers(0, 20),
+)
+def test_strangers_come_behind_the_queries_and_none_again_before_all_have_come(
+    ways: tuple[int, int], count: int, seed: int
 ) -> None:
-    counts = [(4, 4)] * 5 + [(0, 9)]
-    source = Apart(counts, strangers=True)
-    if not apart:
-        source.fixed = Pool(
-            *(getattr(source.fixed, name) for name in ("x", "counts", "class_names", "groups", "group_names")),
-            strangers=True,
-        )  # fmt: skip
-    way = (ways[0], sum(ways))
-    tasks = Episodes(source, "test", EpisodeDesign(way, 2, 2), tasks=6, length=1, seed=seed)
-    episode = tasks[0]
-    left, known = leave_out(episode, 1)
-    whose = episode.query.x[..., 1]
-    assert ((whose == 5) == ~known)[episode.query.mask].all()
-    assert (~known & episode.query.mask).sum(1).tolist() == [2] * 6
-    assert not (left.support.x[..., 1] == 5)[left.support.mask].any()
-    assert torch.equal(left.context.classes.sum(1), episode.context.classes.sum(1) - 1)
+    design = EpisodeDesign((ways[0], sum(ways)), 2, 2)
+    tasks = Episodes(Apart([(4, 4)] * 5), "test", design, tasks=3, length=2, seed=seed)
+    strangers = torch.stack([torch.arange(count) + 0.5, torch.full((count,), 5.0)], 1)
+    met: list[float] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asking, "STRANGERS", 4)
+        for number in range(2):
+            asked, known = and_strangers(tasks[number], strangers, 3 * number)
+            assert torch.equal(asked.support.x, tasks[number].support.x)
+            assert torch.equal(known & asked.query.mask, known)
+            assert torch.equal(known.sum(1), tasks[number].query.mask.sum(1))
+            beside = asked.query.mask & ~known
+            assert beside.sum(1).tolist() == [min(4, count)] * 3
+            assert (asked.query.x[beside][:, 1] == 5).all()
+            met += asked.query.x[beside][:, 0].tolist()
+    often = [met.count(row + 0.5) for row in range(count)]
+    assert max(often) - min(often) <= 1
 
 
 def test_texts_of_no_intent_are_asked_in_place_of_classes_left_out(tmp_path: Path) -> None:
@@ -132,13 +135,12 @@ def test_texts_of_no_intent_are_asked_in_place_of_classes_left_out(tmp_path: Pat
     asked = ask(learner, source, split="test", design=design, episodes=8)
     assert asked.out_of_scope
     assert asked.known.sum(1).tolist() == [4] * 8
-    assert (asked.asked & ~asked.known).sum(1).tolist() == [2] * 8
+    assert (asked.asked & ~asked.known).sum(1).tolist() == [10] * 8
     rejection = fit_rejection(learner, source, design=design, episodes=20, score="similarity")
     found = evaluate_unknown(learner, source, rejection, design=design, episodes=20)
     assert found["asked"] == "out_of_scope"
     assert found["auroc"]["mean"] > 0.9  # «stranger» begins unlike every domain
-    with pytest.raises(DataError, match="brings no examples of no class"):
-        WithStrangers(Numbered([5, 5])).pool("test")
+    assert Numbered([5, 5]).strangers("test") is None
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.data.design import EpisodeDesign, span
@@ -78,24 +77,15 @@ class ClassDraw:
         usable = pool.enough(span(design.shot)[1], design.queries)
         self._largest = int(pool.counts[usable].max())
         self._equal = bool((pool.counts[usable] == self._largest).all())
-        if pool.strangers:
-            usable[-1] = False
         self._usable = usable.nonzero().flatten()
         groups = [
             ((pool.groups == group) & usable).nonzero().flatten()
             for group in range(len(pool.group_names))
         ]
-        fewest = span(design.way)[1] - pool.strangers
-        self.groups = [members for members in groups if len(members) >= fewest]
+        self.groups = [members for members in groups if len(members) >= span(design.way)[1]]
 
     def draw_classes(self, way: int, generator: torch.Generator) -> Tensor:
-        """Distinct classes in random order, (task, way); what is of no class comes last."""
-        if self.pool.strangers:
-            known = self._known_classes(way - 1, generator)
-            return F.pad(known, (0, 1), value=self.pool.classes - 1)
-        return self._known_classes(way, generator)
-
-    def _known_classes(self, way: int, generator: torch.Generator) -> Tensor:
+        """Distinct classes in random order, (task, way)."""
         if self.design.within_group:
             chosen = torch.randint(len(self.groups), (self.tasks,), generator=generator)
             rows = []
@@ -114,8 +104,7 @@ class ClassDraw:
         shown = self.pool.counts[classes] - asked
         support = self._among(classes, shown, shot, generator)
         query = shown[..., None] + self._among(classes, asked, queries, generator)
-        # Of what is of no class there is no support; what is drawn of it is hidden from the learner.
-        return torch.cat([support, query], dim=2).clamp(max=int(self.pool.counts.sum()) - 1)
+        return torch.cat([support, query], dim=2)
 
     def _among(
         self, classes: Tensor, counts: Tensor, each: int, generator: torch.Generator
@@ -147,9 +136,6 @@ class ClassDraw:
         ways, shots = self.draw_sizes(generator)
         if classes is None:
             classes = self.draw_classes(way, generator)
-            if self.pool.strangers and ways is not None:
-                # The last class that exists, in a smaller task as well.
-                classes = classes.scatter(1, ways[:, None] - 1, self.pool.classes - 1)
         rows = self.draw_rows(classes, shot, generator)
         return Drawn(classes, rows[..., :shot], rows[..., shot:], ways, shots)
 

@@ -156,12 +156,9 @@ def _check_pool(pool: Pool, design: EpisodeDesign) -> None:
     need = max(1, shot) + design.queries
     enough = pool.enough(max(1, shot), design.queries)
     largest_shot = int(pool.most_shot(design.queries).min()) if pool.classes else 0
-    known = enough[: pool.classes - pool.strangers]
-    groups = pool.groups[: len(known)][known]
+    groups = pool.groups[enough]
     sizes = [int((groups == g).sum()) for g in range(len(pool.group_names))]
-    available = max(sizes, default=0) if design.within_group else int(known.sum())
-    if pool.strangers:
-        available += int(enough[-1])
+    available = max(sizes, default=0) if design.within_group else int(enough.sum())
     if available >= way:
         return
     if pool.classes < 2:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from torch import Tensor
+
 from quickstudy.data.mixture import Mixture
 from quickstudy.data.source import DataError, Pool, PoolSource, Split, TaskSource
 from quickstudy.episode import WORD_PADDING
@@ -36,6 +38,10 @@ class FeatureSource(PoolSource):
             x = cached_features(self.encoder, pool.x)
             self._pools[split] = dataclasses.replace(pool, x=x, names=names)
         return self._pools[split]
+
+    def strangers(self, split: Split) -> Tensor | None:
+        found = self.source.strangers(split)
+        return None if found is None else cached_features(self.encoder, found)
 
     def prepare(self, encoder: Any) -> None:
         if encoder is not self.encoder:

@@ -46,7 +46,6 @@ class Pool:
         asked: int64 (class,), how many of the last examples of each class are for queries only, the others being for
             support only; no entries where any example may be either.
         samples: of each shot, fixed support sets, rows of the pool int64 (sample, class, shot); queries are ``asked``.
-        strangers: whether the last class is none: its examples are asked about in every task, and belong to no class.
         marks: where an example may have any number of labels, which of the classes these are, bool (example, class);
             the examples are in no order then, and ``counts`` says how many have each label. No entries where each
             example is of one class.
@@ -63,7 +62,6 @@ class Pool:
     descriptions: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.int64))
     asked: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     samples: Mapping[int, Tensor] = field(default_factory=dict)
-    strangers: bool = False
     marks: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
     folds: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
@@ -114,10 +112,7 @@ class Pool:
 
     def enough(self, shot: int, queries: int) -> Tensor:
         """bool (class,), which classes have so many support and so many query examples."""
-        able = (self.most_shot(queries) >= shot) & (self.most_queries(shot) >= queries)
-        if self.strangers:
-            able[-1] = bool(self.most_queries(shot)[-1] >= queries)
-        return able
+        return (self.most_shot(queries) >= shot) & (self.most_queries(shot) >= queries)
 
     @property
     def labels(self) -> Tensor:
@@ -163,8 +158,8 @@ class PoolSource(TaskSource):
             DataError: the split does not exist, with the splits that do.
         """
 
-    def with_strangers(self, split: Split) -> Pool | None:
-        """The same pool with examples of no class behind it, where the data set brings such examples."""
+    def strangers(self, split: Split) -> Inputs | None:
+        """Examples (example, …) of no class, in the form of the pool's, where the data set brings such examples."""
         return None
 
     def augment(self, x: Inputs, generator: torch.Generator) -> Inputs:

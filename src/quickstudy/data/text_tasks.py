@@ -166,15 +166,9 @@ class Texts(PoolSource):
         place[[row for one in classes for row in one.rows]] = torch.arange(len(pool.labels))
         return replace(pool, samples={shot: place[rows] for shot, rows in self.samples.items()})
 
-    def with_strangers(self, split: Split) -> Pool | None:
-        """The pool of a split with its texts of no class behind it, where there are any."""
-        rows, classes = self._strangers.get(check_split(split), ()), self.parts[split]
-        if not rows or not classes:
-            return None
-        # In a group that there is, so that none is added; it is never drawn as one of its classes.
-        group, apart = classes[0].group, classes[0].asked is not None
-        beside = LabelledClass("", group, rows, len(rows) if apart else None)
-        return replace(self._pool(split, [*classes, beside]), strangers=True)
+    def strangers(self, split: Split) -> Tensor | None:
+        rows = self._strangers.get(check_split(split), range(0))
+        return self._tokens[rows.start : rows.stop] if rows else None
 
     def _pool(self, split: Split, classes: Sequence[LabelledClass]) -> Pool:
         if self._encoder is None:

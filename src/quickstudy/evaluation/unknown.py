@@ -1,180 +1,21 @@
-"""Queries that are of no class of their task: how well they are told apart, and a threshold from held-out classes.
+"""How well queries that are of no class of their task are told apart, and a threshold from held-out classes.
 
-Tasks are drawn with more classes than they will have; the support of those beyond is taken away and their queries are
-asked all the same. Where a data set brings examples of no class, these are asked instead. A threshold is learned from
-such tasks of the validation or training split. Those of the test split only judge it.
+A threshold is learned from tasks of the validation or training split. Those of the test split only judge it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from quickstudy.data.design import EpisodeDesign, span
-from quickstudy.data.source import DataError, Pool, PoolSource, Split, TaskSource
-from quickstudy.data.strangers import WithStrangers
-from quickstudy.episode import Episode, Examples
-from quickstudy.evaluation.contest import Contest
+from quickstudy.data.design import EpisodeDesign
+from quickstudy.data.source import Split, TaskSource
+from quickstudy.evaluation.asking import Asked, ask
 from quickstudy.evaluation.intervals import interval
 from quickstudy.learners.base import Learner
-from quickstudy.likelihood import Categorical
-from quickstudy.rejection import SCORES, Embedded, Rejection, ScoreName, output_scores
-
-LEFT_OUT = 5
-"""Most classes of a task that are asked for and not learned."""
-
-
-def leave_out(episode: Episode, classes: int) -> tuple[Episode, Tensor]:
-    """Take the support of each task's last classes away.
-
-    Args:
-        episode: of tasks that tell classes apart, which are numbered in random order.
-        classes: how many of each task.
-
-    Returns:
-        The episode, in which those classes do not exist, and bool (task, query): which queries are of a class that
-        does. The labels of the others are meaningless.
-
-    >>> from quickstudy.episode import Task, collate
-    >>> x, y = torch.zeros(3, 1), torch.arange(3)
-    >>> left, known = leave_out(collate([Task(x, y, x, y, way=3)]), 1)
-    >>> left.support.mask.tolist(), left.context.classes.tolist(), known.tolist()
-    ([[True, True, False]], [[True, True]], [[True, True, False]])
-    """
-    ways = episode.context.classes.sum(1) - classes
-    most = int(ways.max())
-
-    def within(examples: Examples) -> Tensor:
-        return examples.mask & (examples.y < ways[:, None])
-
-    context = episode.context
-    exists = torch.arange(most, device=ways.device) < ways[:, None]
-    kept, known = within(episode.support), within(episode.query)
-    # A label beyond the classes that exist would be out of range.
-    support = episode.support._replace(y=torch.where(kept, episode.support.y, 0), mask=kept)
-    query = episode.query._replace(y=torch.where(known, episode.query.y, 0))
-    names = context.names[:, :most]
-    return Episode(support, query, context._replace(classes=exists, names=names)), known
-
-
-@dataclass
-class Asked:
-    """What a learner said of the queries of many tasks."""
-
-    scores: dict[ScoreName, Tensor]
-    """Of each score, (task, query)"""
-    known: Tensor
-    """bool (task, query), which are of a class of their task."""
-    right: Tensor
-    """bool (task, query), which are answered rightly, were none refused."""
-    asked: Tensor
-    """bool (task, query), False for padding."""
-    variances: Tensor
-    """Within classes, of each feature of an embedding, (width,)"""
-    out_of_scope: bool = False
-    """Whether the others are examples of no class that the data set brings, and not of classes left out."""
-
-
-def ask(
-    learner: Learner,
-    source: TaskSource,
-    *,
-    split: Split,
-    design: EpisodeDesign,
-    episodes: int,
-    seed: int = 0,
-    variances: Tensor | None = None,
-    device: torch.device | str = "cpu",
-) -> Asked:
-    """Ask a learner for classes that it has seen examples of, and for others.
-
-    Args:
-        learner: of classes.
-        source: where tasks are drawn from.
-        split: of the source.
-        design: of the tasks as the learner meets them; as many classes again, at most :data:`LEFT_OUT` and as many as
-            there are, are asked for beside these, or the examples of no class that the data set brings.
-        episodes: how many tasks.
-        seed: with the split, decides which tasks.
-        variances: within training classes; by default those within the classes of these tasks.
-        device: where to compute.
-
-    Raises:
-        DataError: the split has no class beside those of a task, or cannot fill the design; the learner predicts
-            numbers.
-    """
-    if not isinstance(learner.likelihood, Categorical) or not isinstance(source, PoolSource):
-        raise DataError(
-            "Only a learner of classes can say that a query is of none; this one, or this source, is of numbers, or of "
-            "many labels for an example, which may have none."
-        )
-    source.prepare(learner.encoder)
-    out_of_scope = source.with_strangers(split) is not None
-    if out_of_scope:
-        source, beside = WithStrangers(source), 1
-    else:
-        beside = _left_out(source.pool(split), split, design)
-    low, way = span(design.way)
-    wider = EpisodeDesign(
-        (low + beside, way + beside), design.shot, design.queries, design.within_group
-    )
-    contest = Contest(source, split=split, seed=seed, device=device)
-    contest.enter("learner", learner)
-    # Tasks of the entered learner hold embeddings; one that adapts its encoder reads the examples themselves.
-    reader = contest.contestants["learner"].module
-    assert isinstance(reader, Learner)
-    parts: dict[str, list[Tensor]] = {name: [] for name in ("known", "right", "asked", *SCORES)}
-    spread, free, embedded = torch.zeros(()), torch.zeros(()), []
-    for each in contest.rounds(wider, episodes):
-        contestant, drawn = each["learner"]
-        episode, known = leave_out(drawn, beside)
-        outputs = contestant.answer(episode)
-        chosen = Categorical.mask(outputs, episode.context).argmax(-1)
-        way = episode.context.classes.shape[1]
-        learned = Embedded.of(reader.encode(episode.support.x), episode.support, way)
-        queries = reader.encode(episode.query.x)
-        embedded.append((learned, queries))
-        within, number = Embedded.of(queries, episode.query._replace(mask=known), way).within()
-        spread, free = spread + within.sum(0).cpu(), free + number.sum().cpu()
-        right = known & (chosen == episode.query.y)
-        found: dict[str, Tensor] = {"known": known, "right": right, "asked": episode.query.mask}
-        for name, value in (found | {**output_scores(outputs, episode.context)}).items():
-            parts[name].append(value.cpu())
-    if variances is None:
-        # With one query of each class there is nothing to see of their spread; every feature counts alike.
-        variances = spread / free if free > 0 else torch.ones_like(spread)
-    parts["mahalanobis"] = [
-        learned.distances(queries, variances.to(queries.device)).cpu()
-        for learned, queries in embedded
-    ]
-    whole = {name: torch.cat(each) for name, each in parts.items()}
-    scores = {name: whole[name] for name in SCORES}
-    return Asked(scores, whole["known"], whole["right"], whole["asked"], variances, out_of_scope)
-
-
-def _left_out(pool: Pool, split: Split, design: EpisodeDesign) -> int:
-    """How many classes beside those of a task are asked for.
-
-    Raises:
-        DataError: there is none.
-    """
-    way = span(design.way)[1]
-    need = span(design.shot)[1] + design.queries
-    enough = pool.enough(span(design.shot)[1], design.queries)
-    available = int(enough.sum())
-    if design.within_group and available:
-        available = int(pool.groups[enough].bincount().max())
-    beside = min(LEFT_OUT, way, available - way)
-    if beside < 1:
-        where = " in its largest group" if design.within_group else ""
-        raise DataError(
-            f"Tasks of {way} classes leave no class out: the {split} split has {available} with {need} examples or "
-            f"more{where}, and at least {way + 1} are needed. Choose a smaller way, or add classes."
-        )
-    return beside
+from quickstudy.rejection import SCORES, Rejection, ScoreName
 
 
 def fit_rejection(
