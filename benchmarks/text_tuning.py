@@ -6,7 +6,7 @@ fine_tune, both on the same tasks, beside logistic regression with names on froz
 support is from the published training part and the queries from the test part. Settings of fine_tune were chosen on
 TREC and on the training and validation parts of CLINC150.
 
-FOLDER holds a folder for the corpus. Corpora that were tried before stay in the results.
+FOLDER holds a folder for the corpus. What was tried before stays in the results, by corpus and the artifact's seed.
 
 python benchmarks/text_tuning.py FOLDER ARTIFACT CORPUS [--draws 3] [--smoke]
 """
@@ -72,7 +72,9 @@ def main() -> None:
         }
         print(shot, found[str(shot)], flush=True)
     settings = {"threads": 1, "tuning": TUNING, "queries": QUERIES}
-    figures = settings | {"corpora": earlier("text_tuning", "corpora") | {chosen.corpus: found}}
+    seed = artifact.config.training.seed
+    name = f"{chosen.corpus}, seed {seed}" if seed else chosen.corpus
+    figures = settings | {"corpora": earlier("text_tuning", "corpora") | {name: found}}
     record("text_tuning", figures, keep=not chosen.smoke)
 
 
