@@ -14,6 +14,8 @@ Rows = Iterator[tuple[str, str]]
 
 VALIDATION = 12
 """One class of so many is for validation."""
+TURN = 7
+"""Fewest words of a turn that says what a dialogue is about."""
 
 
 def _words(name: str) -> str:
@@ -21,12 +23,15 @@ def _words(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.split("_1")[0]).replace("_", " ").lower()
 
 
-def _user_turns(folder: Path) -> Iterator[dict[str, Any]]:
+def _dialogues(folder: Path) -> Iterator[dict[str, Any]]:
     for part in ("train", "dev", "test"):
         with gzip.open(folder / f"{part}.jsonl.gz", "rt", encoding="utf-8") as file:
-            for line in file:
-                turns = json.loads(line)["turns"]
-                yield from (turn for turn in turns if turn["speaker"] == "USER")
+            yield from map(json.loads, file)
+
+
+def _user_turns(folder: Path) -> Iterator[dict[str, Any]]:
+    for dialogue in _dialogues(folder):
+        yield from (turn for turn in dialogue["turns"] if turn["speaker"] == "USER")
 
 
 def opening_intents(folder: Path) -> Rows:
@@ -54,6 +59,24 @@ def single_acts(folder: Path) -> Rows:
                 act, slot = acts[0]
                 service = frame["service"].split("_")[0]
                 yield turn["utterance"], f"{_words(service)}: {act.lower()} {_words(slot)}"
+
+
+def subjects(sgd: Path, fewrel: Path) -> Rows:
+    """What texts are about: turns of dialogues of Schema-Guided Dialogue, and sentences of Wikipedia of FewRel.
+
+    Args:
+        sgd: its folder; the label of a turn of :data:`TURN` words or more is the kind of service.
+        fewrel: its folder; the label of a sentence is the relation that it states.
+    """
+    for dialogue in _dialogues(sgd):
+        services = dialogue["services"]
+        for turn in dialogue["turns"] if len(services) == 1 else ():
+            if len(turn["utterance"].split()) >= TURN:
+                yield turn["utterance"], _words(services[0].split("_")[0])
+    names = json.loads((fewrel / "pid2name.json").read_text(encoding="utf-8"))
+    with gzip.open(fewrel / "val_wiki.json.gz", "rt", encoding="utf-8") as file:
+        for relation, rows in json.load(file).items():
+            yield from ((" ".join(row["tokens"]), names[relation][0]) for row in rows)
 
 
 def few_labels(folder: Path) -> Rows:
