@@ -13,6 +13,7 @@ from quickstudy.durable import ArtifactError
 from quickstudy.episode import Inputs, leaves, take_tasks, tree_map
 from quickstudy.learners.autoregressive import sampled_in_turn
 from quickstudy.likelihood import Bernoulli, Categorical, Gaussian, JointGaussian, predicted_values
+from quickstudy.pretrained import ships
 from quickstudy.rejection import Rejection, rejection_in
 
 if TYPE_CHECKING:
@@ -135,10 +136,13 @@ def rejection_of(artifact: Artifact) -> Rejection:
     found = rejection_in(artifact.facts)
     if found is None:
         where = artifact.path or "ARTIFACT"
-        raise ArtifactError(
-            "This artifact has not learned which queries are of no class; let it with: quickstudy evaluate "
-            f"{where} --unknown."
-        )
+        let = f"let it with: quickstudy evaluate {where} --unknown."
+        if artifact.path is not None and ships(artifact.path):
+            let = (
+                f"it ships with the package and stays as it is, so copy the folder {where} and let the copy with: "
+                "quickstudy evaluate COPY --data DATA --unknown."
+            )
+        raise ArtifactError(f"This artifact has not learned which queries are of no class; {let}")
     return found
 
 

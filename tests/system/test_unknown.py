@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from toy import ToySource, toy_config
 
-from quickstudy.artifact import load_artifact, save_artifact
+from quickstudy.answering import rejection_of
+from quickstudy.artifact import ArtifactError, load_artifact, save_artifact
 from quickstudy.build import build_learner
 from quickstudy.cli import main
 from quickstudy.data.source import Split
+from quickstudy.pretrained import shipped
 
 
 def write_table(path: Path, rows: list[list[float]], labels: list[str] | None = None) -> Path:
@@ -94,3 +97,46 @@ def test_without_a_threshold_predict_says_how_to_get_one(
     assert shown.out == ""
     assert "--unknown" in shown.err
     assert shown.err.count("\n") == 1
+
+
+def test_where_the_training_data_is_gone_other_classes_of_the_data_at_hand_teach(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "copy"
+    shutil.copytree(shipped("text"), model)
+    says = ("the {} is late", "a {} for two", "who sells a {}", "my {} broke", "I like the {}")
+    things = (
+        "train",
+        "pizza",
+        "lamp",
+        "horse",
+        "violin",
+        "shirt",
+        "river",
+        "garden",
+        "letter",
+        "doctor",
+    )
+    rows = [(say.format(thing), thing) for thing in things for say in says]
+    table = tmp_path / "own.csv"
+    table.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    words = [
+        "--data",
+        f"text:{table},test=0.4,validation=0.4",
+        "--way",
+        "2",
+        "--shot",
+        "2",
+        "--queries",
+        "2",
+    ]
+    assert main(["evaluate", str(model), *words, "--episodes", "10", "--unknown", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert "Note: The threshold is learned from other classes of the data" in shown.err
+    assert json.loads(shown.out)["unknown"]["split"] == "validation"
+    assert load_artifact(model).facts["rejection"]["split"] == "validation"
+
+
+def test_a_model_that_ships_says_to_copy_it_first() -> None:
+    with pytest.raises(ArtifactError, match=r"ships with the package .* copy the folder .*text"):
+        rejection_of(load_artifact("text"))

@@ -76,3 +76,5 @@ def test_five_families() -> None:
     share = {name: tests[name]["mean"] / tests["maml"]["mean"] for name in tests}
     assert f"leave {share['mmaml']:.2f} of MAML's error" in said
     assert f"has {share['meta_in_context']:.2f} of MAML's error" in said
+    above = {name: found["above_exact"][name]["mean"] for name in ("meta_in_context", "maml")}
+    assert f"above it by {above['meta_in_context']:.2f}, and MAML by {above['maml']:.2f}" in said

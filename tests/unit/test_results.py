@@ -160,6 +160,9 @@ def test_the_guide_to_texts_has_the_figures_of_reviews_and_of_texts_of_no_intent
     )
     assert len(domains) == 13
     assert f"{trained:.1f} in place of {frozen:.1f}" in guide
+    for task, asked in figures("leopard_topics")["tasks"].items():
+        frozen, mine = (percent(asked["accuracy"][way]) for way in ("logreg", "trained"))
+        assert f"| `{task}` | {frozen} | {mine} |" in guide
     books = figures("reviews")["parts"]["0"]["domains"]["books"]["accuracy"]
     assert f"{percent(books['trained'])} %" in README
     assert f"{percent(books['logreg'])} %" in README

@@ -11,11 +11,11 @@ import typer
 
 from quickstudy.cli.console import percent, print_json, print_result, print_table, progress_bar, say
 from quickstudy.cli.errors import WrongUse
-from quickstudy.cli.fitting import DataFolder, TestedOn, fitting_source, source_of
+from quickstudy.cli.fitting import DataFolder, TestedOn, source_of
 from quickstudy.cli.many import refuse_many
 from quickstudy.cli.mixed import print_sources, score_mixture
 from quickstudy.cli.streams import print_streams, score_streams
-from quickstudy.cli.unknown import print_unknown, score_unknown
+from quickstudy.cli.unknown import print_unknown, score_unknown, teacher_of
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
@@ -194,7 +194,7 @@ def evaluate(
     else:
         scores = score(contest, model, design, episodes=episodes, against_name=against_name)
     if unknown:
-        own = source if spec == trained_on else fitting_source(model, trained_on)
+        own = source if spec == trained_on else teacher_of(model, trained_on, source)
         scores["unknown"] = score_unknown(
             model, source, design, split=split.value, seed=seed, episodes=episodes, learn_from=own
         )

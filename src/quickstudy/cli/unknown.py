@@ -5,11 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from quickstudy.cli.console import percent, print_table, say
+from quickstudy.cli.fitting import fitting_source
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
     from quickstudy.data.design import EpisodeDesign
     from quickstudy.data.source import Split, TaskSource
+
+
+def teacher_of(model: Artifact, trained_on: str, judged_by: TaskSource) -> TaskSource:
+    """The data whose classes teach a threshold: what the model was trained on, or else what it is judged by.
+
+    Args:
+        model: of classes.
+        trained_on: the spec of its training data, which need not be at hand.
+        judged_by: data that is.
+    """
+    from quickstudy.data.source import DataError
+
+    try:
+        return fitting_source(model, trained_on)
+    except DataError as error:
+        say(
+            "Note: The threshold is learned from other classes of the data that it is judged by, because what the "
+            f"model was trained on is not at hand. {error}"
+        )
+        return judged_by
 
 
 def score_unknown(
@@ -31,8 +52,8 @@ def score_unknown(
         split: of the source.
         seed: which tasks are drawn.
         episodes: how many.
-        learn_from: the data that the model was trained on; their validation classes teach the threshold, or their
-            training classes where the validation split itself is scored.
+        learn_from: the data whose validation classes teach the threshold (:func:`teacher_of`), or whose training
+            classes do where the validation split itself is scored.
     """
     from quickstudy.artifact import keep_rejection
     from quickstudy.evaluation.unknown import evaluate_unknown, fit_rejection

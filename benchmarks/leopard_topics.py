@@ -1,0 +1,59 @@
+"""The tasks of LEOPARD that ask what a text is about: MiniLM meta-trained on other topics and on intents.
+
+ARTIFACT is a run of ``text_unseen.py``: MiniLM trained by prototypes on training classes of HuffPost, Reuters, CLINC150
+and BANKING77, none of which is about disasters or about whom a politician speaks to. The ten support sets of 4 texts of
+a class that are published with each task are learned by logistic regression on its features, and asked about all texts
+of the evaluation part (Bansal et al. 2020, Learning to Few-Shot Learn Across Diverse Natural Language Classification
+Tasks). Beside it, on the same tasks, stand logistic regression and prototypes on frozen MiniLM. Classes have no names.
+
+python benchmarks/leopard_topics.py FOLDER ARTIFACT [--smoke]
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+
+import torch
+
+from quickstudy.artifact import load_artifact
+from quickstudy.build import located
+from quickstudy.data.source import DataNote
+from record import record
+from reviews import scored
+
+TOPICS = ("disaster", "political_audience")
+SUPPORT_SETS = 10
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore", DataNote)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path, help="holds the folder leopard")
+    parser.add_argument("artifact", type=Path, help="a run of text_unseen.py")
+    parser.add_argument("--smoke", action="store_true", help="ask a few texts, keep nothing")
+    chosen = parser.parse_args()
+    artifact = load_artifact(chosen.artifact)
+    tasks = {
+        task: scored(
+            artifact,
+            located(f"leopard,task={task}", chosen.folder),
+            None,
+            SUPPORT_SETS,
+            5 if chosen.smoke else 0,
+        )
+        for task in TOPICS
+    }
+    means = {
+        way: sum(each["accuracy"][way]["mean"] for each in tasks.values()) / len(tasks)
+        for way in ("trained", "logreg", "prototypes")
+    }
+    training = artifact.config.training
+    settings = {"threads": 1, "training": {"seed": training.seed, "steps": training.steps}}
+    record("leopard_topics", settings | {"tasks": tasks, "means": means}, keep=not chosen.smoke)
+
+
+if __name__ == "__main__":
+    main()
