@@ -2,10 +2,10 @@
 
 The corpora took no part in the training of the artifact: the test topics of HuffPost's headlines, all kinds of
 questions of TREC, the relations of FewRel's part from SemEval (it trained on other relations, of the part from
-Wikipedia). Every way of learning has the same tasks, from the
-texts to the answers, one after the other in one process and on one thread; the time is the processor's. Beside the
-artifact as it ships stand the same with its encoder trained on the task for some passes (the learner ``fine_tune``),
-and logistic regression on frozen MiniLM with the names of the classes as examples.
+Wikipedia). Every way of learning has the same tasks, from the texts to the answers, one after the other in one process
+and on one thread; the time is the processor's. Beside the artifact as it ships stand the same with its encoder trained
+on the task for some passes (the learner ``fine_tune``), and logistic regression on frozen MiniLM with the names of the
+classes as examples.
 
 Needs ``pip install 'quickstudy[setfit]'``. FOLDER holds a folder for each corpus. Corpora that were tried before stay
 in the results.
