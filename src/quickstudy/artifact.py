@@ -201,6 +201,18 @@ def save_artifact(
     return Artifact(learner.eval(), config, record["scores"], record["id"], path, record["facts"])
 
 
+def check_own(artifact: Artifact) -> None:
+    """Refuse to write to an artifact that ships with the package.
+
+    Raises:
+        ArtifactError: it does.
+    """
+    if artifact.path is not None and ships(artifact.path):
+        raise ArtifactError(
+            f"{artifact.path} ships with the package and stays as it is; copy the folder and name the copy."
+        )
+
+
 def keep_rejection(artifact: Artifact, rejection: Rejection) -> Artifact:
     """The same artifact, which knows from now on which queries are of no class; on disk too, where it has a folder.
 
@@ -210,10 +222,7 @@ def keep_rejection(artifact: Artifact, rejection: Rejection) -> Artifact:
         ArtifactError: it cannot be written; what was there before is intact. It ships with the package, and is not
             written to.
     """
-    if artifact.path is not None and ships(artifact.path):
-        raise ArtifactError(
-            f"{artifact.path} ships with the package and stays as it is; copy the folder and name the copy."
-        )
+    check_own(artifact)
     facts = artifact.facts | {FACT: rejection.as_json()}
     if artifact.path is None:
         return replace(artifact, facts=facts)

@@ -121,11 +121,13 @@ def evaluate(
             "--stream compares a model with itself, with its memory and without; leave --against, --unknown, --ablate "
             "and --report out. The report of a model that was trained on streams shows them by itself."
         )
-    from quickstudy.artifact import load_artifact
+    from quickstudy.artifact import check_own, load_artifact
     from quickstudy.data.design import fit_design, span
     from quickstudy.data.mixture import Mixture
 
     model = load_artifact(artifact)
+    if unknown:
+        check_own(model)
     rival = None if against is None else load_artifact(against)
     usual = model.config.validation
     source, spec, trained_on, shared = source_of(
