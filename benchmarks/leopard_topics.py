@@ -1,12 +1,12 @@
 """The tasks of LEOPARD that ask what a text is about: MiniLM meta-trained on other topics and on intents.
 
 ARTIFACT is a run of ``text_unseen.py``: MiniLM trained by prototypes on training classes of HuffPost, Reuters, CLINC150
-and BANKING77, none of which is about disasters or about whom a politician speaks to. The ten support sets of 4 texts of
-a class that are published with each task are learned by logistic regression on its features, and asked about all texts
-of the evaluation part (Bansal et al. 2020, Learning to Few-Shot Learn Across Diverse Natural Language Classification
-Tasks). Beside it, on the same tasks, stand logistic regression and prototypes on frozen MiniLM. Classes have no names. LEOPARD has
-no tasks to choose by: this was the best of eight ways that were looked at on 200 texts of each class of ``disaster``,
-whose figure flatters it therefore; the other task was asked once.
+and BANKING77. The ten support sets of 4 texts of a class that are published with each task are learned by logistic
+regression on its features, and asked about all texts of the evaluation part (Bansal et al. 2020, Learning to Few-Shot
+Learn Across Diverse Natural Language Classification Tasks). Beside it, on the same tasks, stand logistic regression and
+prototypes on frozen MiniLM. Classes have no names. LEOPARD has no tasks to choose by: this was the best of nine ways
+that were looked at on 200 texts of each class of ``disaster``, whose figure flatters it therefore; the other task was
+asked once.
 
 python benchmarks/leopard_topics.py FOLDER ARTIFACT [--smoke]
 """
