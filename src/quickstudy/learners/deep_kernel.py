@@ -53,6 +53,18 @@ class DeepKernelState(NamedTuple):
     log_weight: Tensor
 
 
+class _Answers(NamedTuple):
+    """What the covariances of a task say of queries, before they are mixed."""
+
+    mean: Tensor
+    """(task, covariance, query, value)"""
+    variance: Tensor
+    log_weight: Tensor
+    """(task, covariance)"""
+    dtype: torch.dtype
+    """Of the outputs."""
+
+
 class DeepKernel(Learner):
     """Gaussian processes on the encoder's features, under covariances that training has taught to expect.
 
@@ -162,13 +174,7 @@ class DeepKernel(Learner):
         return self._explained(examples, context, self.kept)
 
     def predict(self, state: DeepKernelState, x: Inputs, context: Context) -> Tensor:
-        asked = self.encode(x)
-        with full_precision(asked.device):
-            parts = []
-            for which in self._pieces(state.mask, state.covariances.shape[1]):
-                few = tree_map(lambda leaf, which=which: leaf[which], state)
-                parts.append(self._foretold(few, asked[which], context.classes[which]))
-            return torch.cat(parts).to(asked.dtype)
+        return self._mixed(self._foretold(state, x, context))
 
     def outer_loss(self, episode: Episode) -> Tensor:
         support, query, context = episode
@@ -184,15 +190,16 @@ class DeepKernel(Learner):
     def settle(self, episodes: Iterable[Episode]) -> bool:
         """Choose τ from :data:`TRUST` and ω from :data:`WIDER` by the loss of validation tasks."""
         told = [
-            (self.adapt(support, context), query, context) for support, query, context in episodes
+            (self._foretold(self.adapt(support, context), query.x, context), query, context)
+            for support, query, context in episodes
         ]
 
         def loss(choice: tuple[float, float]) -> float:
             self.trust.fill_(choice[0])
             self.width.fill_(choice[1])
             return sum(
-                float(self.likelihood.nll(self.predict(state, query.x, context), query, context))
-                for state, query, context in told
+                float(self.likelihood.nll(self._mixed(answers), query, context))
+                for answers, query, context in told
             )
 
         best = min(itertools.product(TRUST, WIDER), key=loss)
@@ -228,18 +235,37 @@ class DeepKernel(Learner):
         size = max(1, FITTED_AT_ONCE // max(1, kept * mask.shape[1] ** 2))
         return (slice(start, start + size) for start in range(0, len(mask), size))
 
-    def _foretold(self, state: DeepKernelState, asked: Tensor, classes: Tensor) -> Tensor:
-        """Outputs for encoded queries (task, query, width)."""
+    def _foretold(self, state: DeepKernelState, x: Inputs, context: Context) -> _Answers:
+        """What each covariance says of queries."""
+        asked = self.encode(x)
+        with full_precision(asked.device):
+            parts = []
+            for which in self._pieces(state.mask, state.covariances.shape[1]):
+                few = tree_map(lambda leaf, which=which: leaf[which], state)
+                parts.append(self._said(few, asked[which], context.classes[which]))
+            mean, variance = (torch.cat(each) for each in zip(*parts, strict=True))
+        return _Answers(mean, variance, state.log_weight, asked.dtype)
+
+    def _said(
+        self, state: DeepKernelState, asked: Tensor, classes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Means and variances for encoded queries (task, query, width)."""
         chosen, fit = state.covariances, Fit(*state[4:])
         examples = _without_padding(Examples(*state[:3]))
         known = self._known(examples, classes, chosen)
         everywhere = torch.ones(asked.shape[:2], dtype=torch.bool, device=asked.device)
         towards = self._pairs(examples, asked, everywhere, chosen)
-        mean, variance = foretold(fit, self.covariances.prior(chosen).rough, known, towards)
-        share = (self.trust * fit.log_weight).softmax(1)[..., None, None]
-        center = (share * mean).sum(1)
-        spread = (share * (variance + (mean - center[:, None]).square())).sum(1)
-        return self.likelihood.outputs(center + self.level, self.width * spread.sqrt())
+        return foretold(fit, self.covariances.prior(chosen).rough, known, towards)
+
+    def _mixed(self, answers: _Answers) -> Tensor:
+        """Outputs: the mean of the mixture, and its deviation ω times."""
+        mean, variance, log_weight, dtype = answers
+        with full_precision(mean.device):
+            share = (self.trust * log_weight).softmax(1)[..., None, None]
+            center = (share * mean).sum(1)
+            spread = (share * (variance + (mean - center[:, None]).square())).sum(1)
+            outputs = self.likelihood.outputs(center + self.level, self.width * spread.sqrt())
+        return outputs.to(dtype)
 
     @torch.no_grad()
     def _screened(self, examples: Examples, classes: Tensor, kept: int) -> tuple[Tensor, Tensor]:
