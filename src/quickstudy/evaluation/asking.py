@@ -15,10 +15,9 @@ from quickstudy.data.design import EpisodeDesign, span
 from quickstudy.data.features import with_features
 from quickstudy.data.source import DataError, Pool, PoolSource, Split, TaskSource
 from quickstudy.episode import Episode, Examples, Inputs, concatenate, leaves, tree_map
-from quickstudy.evaluation.contest import Contest, answering
+from quickstudy.evaluation.contest import Contest, vectors_of
 from quickstudy.learners.base import Learner
 from quickstudy.likelihood import Categorical
-from quickstudy.nn.encoders import encode
 from quickstudy.rejection import SCORES, Embedded, ScoreName, output_scores
 
 LEFT_OUT = 5
@@ -106,11 +105,7 @@ def strangers_of(
     """
     source = with_features(source, learner.encoder)  # type: ignore[assignment]
     found = source.strangers(split)
-    if found is None or not encoded:
-        return found
-    with answering(learner.encoder, device):
-        one_task = tree_map(lambda leaf: leaf[None].to(device), found)
-        return encode(learner.encoder, one_task)[0].cpu()
+    return found if found is None or not encoded else vectors_of(found, learner.encoder, device)
 
 
 @dataclass

@@ -127,6 +127,12 @@ def is_inductive(learner: Learner, episode: Episode, *, device: torch.device | s
     return True
 
 
+def vectors_of(x: Inputs, encoder: Encoder, device: torch.device | str) -> Tensor:
+    """What an encoder makes of examples (example, …), (example, width), computed on ``device`` and kept on the CPU."""
+    with answering(encoder, device):
+        return encode(encoder, tree_map(lambda tensor: tensor.to(device)[None], x))[0].cpu()
+
+
 class FixedPool(PoolSource):
     """A source of one split that is at hand already."""
 
@@ -162,14 +168,12 @@ class EncodedPool(FixedPool):
 
     def encoded(self, rows: Tensor) -> Tensor:
         """Vectors (row, width) of some rows."""
-        return self._vectors(tree_map(lambda tensor: tensor[rows], self.raw))
-
-    def _vectors(self, x: Inputs) -> Tensor:
-        with answering(self.encoder, self.device):
-            return encode(self.encoder, tree_map(lambda t: t.to(self.device)[None], x))[0].cpu()
+        x = tree_map(lambda tensor: tensor[rows], self.raw)
+        return vectors_of(x, self.encoder, self.device)
 
     def _names(self, names: Tensor) -> Tensor:
-        vectors = torch.cat([self._vectors(part) for part in names.split(EXAMPLES_AT_ONCE)])
+        parts = names.split(EXAMPLES_AT_ONCE)
+        vectors = torch.cat([vectors_of(part, self.encoder, self.device) for part in parts])
         return vectors.masked_fill(~present(names)[:, None], WORD_PADDING)
 
     def require(self, rows: Tensor) -> None:
