@@ -41,6 +41,7 @@ from quickstudy.data.draw import Episodes
 from quickstudy.data.source import Split, World
 from quickstudy.episode import Episode, take_tasks, tree_map
 from quickstudy.evaluation import interval, score_tasks
+from quickstudy.evaluation.measures import summary
 from quickstudy.learners.base import Learner
 from quickstudy.training import TrainingError, train
 from record import record
@@ -183,7 +184,6 @@ def contestant(
     assert best is not None, f"{name} diverges at all rates"
     artifact, used, steps, by_steps = best
     found = errors(with_steps(artifact, steps), test)
-    mean, ci95 = interval(found)
     return {
         "training_processor_seconds": used,
         "validation_by_rate": shown(by_rate),
@@ -191,7 +191,7 @@ def contestant(
         "validation_by_inner_steps": shown(by_steps),
         "parameters": artifact.facts["training"]["parameters"],
         "training_steps": artifact.facts["training"]["steps"],
-        "test": {"mean": mean, "ci95": ci95, "median": float(found.median())},
+        "test": {**summary(found), "median": float(found.median())},
         "config": artifact.config.model_dump(mode="json"),
     }, found
 
@@ -229,11 +229,7 @@ def main() -> None:
     world = build_source("families")
     assert isinstance(world, World)
     best = (world.exact(known).mean - known.query.y).square().mean((1, 2)).double()
-    mean, ci95 = interval(best)
-    above = {
-        name: dict(zip(("mean", "ci95"), interval(found[: len(best)] - best), strict=True))
-        for name, found in each.items()
-    }
+    above = {name: summary(found[: len(best)] - best) for name, found in each.items()}
     paired = {}
     for name in each.keys() - {"in_context"} if "in_context" in each else ():
         difference, half = interval(each[name] - each["in_context"])
@@ -245,7 +241,7 @@ def main() -> None:
         "budget_processor_seconds": chosen.seconds,
         "methods": methods,
         "paired": dict(sorted(paired.items())),
-        "exact": {"mean": mean, "ci95": ci95, "tasks": len(best)},
+        "exact": {**summary(best), "tasks": len(best)},
         "above_exact": above,
         "noise": 0.3**2,
     }

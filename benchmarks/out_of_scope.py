@@ -25,7 +25,7 @@ from quickstudy.artifact import load_artifact
 from quickstudy.build import build_learner, build_source, located
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.source import DataNote
-from quickstudy.evaluation.intervals import interval
+from quickstudy.evaluation.measures import summary
 from quickstudy.evaluation.unknown import evaluate_unknown, fit_rejection
 from quickstudy.learners.base import Learner
 from record import record
@@ -40,13 +40,11 @@ FIGURES = ("auroc", "fpr_at_95", "kept", "refused", "accuracy", "accuracy_withou
 
 def over_seeds(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The mean of each figure over runs, and its interval."""
-    each = {
-        name: torch.tensor([run[name]["mean"] for run in runs.values()], dtype=torch.float64)
-        for name in FIGURES
-    }
     return {
-        name: dict(zip(("mean", "ci95"), interval(values), strict=True))
-        for name, values in each.items()
+        name: summary(
+            torch.tensor([run[name]["mean"] for run in runs.values()], dtype=torch.float64)
+        )
+        for name in FIGURES
     }
 
 
@@ -62,8 +60,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="try everything, keep nothing")
     chosen = parser.parse_args()
     artifacts = [load_artifact(each) for each in chosen.artifacts]
-    entrants: dict[str, Learner] = {
-        **{f"seed {each.config.training.seed}": each.learner for each in artifacts},
+    others: dict[str, Learner] = {
         "logreg_names": build_learner(HEAD, FROZEN),
         "lexical": build_learner(HEAD, {**FROZEN, "lexical": 0.8}),
         "logreg": build_learner({"name": "linear_head"}, FROZEN),
@@ -75,24 +72,28 @@ def main() -> None:
         build_source(located(f"{corpus},protocol=all", chosen.folder))
         for corpus in ("banking77", "clinc150")
     )
-    found: dict[str, Any] = {}
-    for name, learner in entrants.items():
+
+    def judged(name: str, learner: Learner) -> dict[str, Any]:
         rejection = fit_rejection(
             learner,
             known,
             design=EpisodeDesign(min(way, KNOWN), shot, min(queries, 5)),
             episodes=tasks,
         )
-        found[name] = evaluate_unknown(
+        found = evaluate_unknown(
             learner,
             asked,
             rejection,
             design=EpisodeDesign(way, shot, queries),
             episodes=tasks,
         )
-        found[name].pop("variances", None)
-        print(name, found[name], flush=True)
-    runs = {name: found.pop(name) for name in list(found) if name.startswith("seed")}
+        found.pop("variances", None)
+        print(name, found, flush=True)
+        return found
+
+    seeds = ((f"seed {each.config.training.seed}", each.learner) for each in artifacts)
+    runs = {name: judged(name, learner) for name, learner in seeds}
+    found = {name: judged(name, learner) for name, learner in others.items()}
     settings = {"threads": 1, "way": way, "shot": shot, "queries": queries, "tasks": tasks}
     figures = {"entrants": {"trained": over_seeds(runs), **found}, "runs": runs}
     record("out_of_scope", settings | figures, keep=not chosen.smoke)

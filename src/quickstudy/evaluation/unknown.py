@@ -13,7 +13,7 @@ from torch import Tensor
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.source import Split, TaskSource
 from quickstudy.evaluation.asking import Asked, ask
-from quickstudy.evaluation.intervals import interval
+from quickstudy.evaluation.measures import summary
 from quickstudy.learners.base import Learner
 from quickstudy.rejection import SCORES, Rejection, ScoreName
 
@@ -160,10 +160,7 @@ def evaluate_unknown(
         "accuracy": _task_mean(kept & asked.right, asked.known),
         "accuracy_without": _task_mean(asked.right, asked.known),
     }
-    found: dict[str, Any] = {
-        name: dict(zip(("mean", "ci95"), interval(values), strict=True))
-        for name, values in tasks.items()
-    }
+    found: dict[str, Any] = {name: summary(values) for name, values in tasks.items()}
     # Without variances from training classes the distance would take them from the tasks that it is judged by.
     fair = [name for name in SCORES if name != "mahalanobis" or rejection.variances]
     others = {name: area(asked, name).mean().item() for name in fair}

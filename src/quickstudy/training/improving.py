@@ -20,6 +20,7 @@ from quickstudy.data.source import TaskSource
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import Examples, tree_map
 from quickstudy.evaluation import Contest, answer_batch, answering, interval, t_quantile
+from quickstudy.evaluation.measures import summary
 from quickstudy.learners.base import Learner
 from quickstudy.rejection import FACT
 from quickstudy.training import Interrupted, train, training_tasks
@@ -233,10 +234,7 @@ def _compared(before: Tensor, after: Tensor, learner: Learner) -> dict[str, Any]
     return {
         "metric": metric,
         "count": len(before),
-        **{
-            name: dict(zip(("mean", "ci95"), interval(each), strict=True))
-            for name, each in pairs.items()
-        },
+        **{name: summary(each) for name, each in pairs.items()},
         "gain": {"mean": mean, "ci95": ci95, "low": mean - one_sided, "high": mean + one_sided},
     }
 
