@@ -167,6 +167,8 @@ def test_intents_bring_texts_of_no_intent(folder: Path) -> None:
     assert strangers is not None
     assert [spoken(row) for row in strangers] == [f"stranger said test {i}" for i in range(10)]
     assert source_of("banking77").strangers("test") is None
+    with pytest.raises(DataError, match=r"call prepare\(encoder\) before"):
+        build_source("clinc150").strangers("test")
 
 
 @pytest.mark.parametrize("name", RESTRICTED)

@@ -168,11 +168,19 @@ class Texts(PoolSource):
 
     def strangers(self, split: Split) -> Tensor | None:
         rows = self._strangers.get(check_split(split), range(0))
-        return self._tokens[rows.start : rows.stop] if rows else None
+        if not rows:
+            return None
+        self._check_prepared()
+        return self._tokens[rows.start : rows.stop]
+
+    def _check_prepared(self) -> None:
+        if self._encoder is None:
+            raise DataError(
+                "Texts become tokens first: call prepare(encoder) before pool(split) or strangers(split)."
+            )
 
     def _pool(self, split: Split, classes: Sequence[LabelledClass]) -> Pool:
-        if self._encoder is None:
-            raise DataError("Texts become tokens first: call prepare(encoder) before pool(split).")
+        self._check_prepared()
         names = torch.zeros(len(classes), 0, dtype=torch.int64)
         if self._labels:
             names = words_of([self._labels.get(one.name, "") for one in classes], self._encoder)
