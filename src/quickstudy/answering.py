@@ -137,7 +137,7 @@ def rejection_of(artifact: Artifact) -> Rejection:
     if found is None:
         where = artifact.path or "ARTIFACT"
         let = f"let it with: quickstudy evaluate {where} --unknown."
-        if artifact.path is not None and ships(artifact.path):
+        if ships(artifact.path):
             let = (
                 f"it ships with the package and stays as it is, so copy the folder {where} and let the copy with: "
                 "quickstudy evaluate COPY --data DATA --unknown."

@@ -207,7 +207,7 @@ def check_own(artifact: Artifact) -> None:
     Raises:
         ArtifactError: it does.
     """
-    if artifact.path is not None and ships(artifact.path):
+    if ships(artifact.path):
         raise ArtifactError(
             f"{artifact.path} ships with the package and stays as it is; copy the folder and name the copy."
         )

@@ -23,9 +23,11 @@ SUMMARIES = {
 """What each is for, in a line, by the name that stands where a model's folder would."""
 
 
-def ships(path: Path) -> bool:
-    """Whether a folder is one of those that ship with the package."""
-    return path.resolve().is_relative_to(Path(__file__).resolve().parent / "shipped")
+def ships(path: Path | None) -> bool:
+    """Whether a folder is one of those that ship with the package; what has none, is in memory, does not."""
+    return path is not None and path.resolve().is_relative_to(
+        Path(__file__).resolve().parent / "shipped"
+    )
 
 
 def place_of(path: str | Path) -> Path:
