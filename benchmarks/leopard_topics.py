@@ -20,13 +20,11 @@ from pathlib import Path
 import torch
 
 from quickstudy.artifact import load_artifact
-from quickstudy.build import located
 from quickstudy.data.source import DataNote
 from record import record
-from reviews import scored
+from reviews import on_leopard
 
 TOPICS = ("disaster", "political_audience")
-SUPPORT_SETS = 10
 
 
 def main() -> None:
@@ -38,16 +36,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="ask a few texts, keep nothing")
     chosen = parser.parse_args()
     artifact = load_artifact(chosen.artifact)
-    tasks = {
-        task: scored(
-            artifact,
-            located(f"leopard,task={task}", chosen.folder),
-            None,
-            SUPPORT_SETS,
-            5 if chosen.smoke else 0,
-        )
-        for task in TOPICS
-    }
+    tasks = on_leopard(artifact, TOPICS, chosen.folder, smoke=chosen.smoke)
     means = {
         way: sum(each["accuracy"][way]["mean"] for each in tasks.values()) / len(tasks)
         for way in ("trained", "logreg", "prototypes")

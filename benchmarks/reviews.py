@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ HEAD = {"name": "linear_head"}
 QUERIES = 20
 TASKS = 100
 """Of each domain."""
-SHOT = 4
+SHOT, SUPPORT_SETS = 4, 10
 """Of LEOPARD."""
 
 
@@ -96,6 +97,22 @@ def scored(
     return found
 
 
+def on_leopard(
+    artifact: Artifact, tasks: Iterable[str], folder: Path, *, smoke: bool
+) -> dict[str, Any]:
+    """What :func:`scored` says of each of these tasks of LEOPARD, by their support sets and all their texts."""
+    return {
+        task: scored(
+            artifact,
+            located(f"leopard,task={task}", folder),
+            None,
+            SUPPORT_SETS,
+            5 if smoke else 0,
+        )
+        for task in tasks
+    }
+
+
 def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", DataNote)
@@ -122,16 +139,7 @@ def main() -> None:
     domains = {each: scored(artifact, without(each), design, tasks) for each in PARTS[chosen.part]}
     made: dict[str, Any] = {"steps": steps, "domains": domains}
     if chosen.part == 0:
-        made["leopard"] = {
-            task: scored(
-                artifact,
-                located(f"leopard,task={task}", chosen.folder),
-                None,
-                10,
-                5 if chosen.smoke else 0,
-            )
-            for task in LEOPARD
-        }
+        made["leopard"] = on_leopard(artifact, LEOPARD, chosen.folder, smoke=chosen.smoke)
     settings = {"threads": 1, "config": CONFIG, "tasks": TASKS, "queries": QUERIES}
     parts = earlier("reviews", "parts") | {str(chosen.part): made}
     record("reviews", settings | {"parts": parts}, keep=not chosen.smoke)

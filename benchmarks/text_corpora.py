@@ -23,6 +23,11 @@ def _words(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.split("_1")[0]).replace("_", " ").lower()
 
 
+def _kind(service: str) -> str:
+    """What kind of service «RentalCars_2» is."""
+    return _words(service.split("_")[0])
+
+
 def _dialogues(folder: Path) -> Iterator[dict[str, Any]]:
     for part in ("train", "dev", "test"):
         with gzip.open(folder / f"{part}.jsonl.gz", "rt", encoding="utf-8") as file:
@@ -41,8 +46,7 @@ def opening_intents(folder: Path) -> Rows:
             intent = frame["state"]["active_intent"]
             opens = any(each["act"] == "INFORM_INTENT" for each in frame["actions"])
             if opens and intent != "NONE":
-                service = frame["service"].split("_")[0]
-                yield turn["utterance"], f"{_words(service)}: {_words(intent)}"
+                yield turn["utterance"], f"{_kind(frame['service'])}: {_words(intent)}"
 
 
 def single_acts(folder: Path) -> Rows:
@@ -57,8 +61,8 @@ def single_acts(folder: Path) -> Rows:
                 and acts[0][1] not in ("", "intent")
             ):
                 act, slot = acts[0]
-                service = frame["service"].split("_")[0]
-                yield turn["utterance"], f"{_words(service)}: {act.lower()} {_words(slot)}"
+                service = _kind(frame["service"])
+                yield turn["utterance"], f"{service}: {act.lower()} {_words(slot)}"
 
 
 def subjects(sgd: Path, fewrel: Path) -> Rows:
@@ -72,7 +76,7 @@ def subjects(sgd: Path, fewrel: Path) -> Rows:
         services = dialogue["services"]
         for turn in dialogue["turns"] if len(services) == 1 else ():
             if len(turn["utterance"].split()) >= TURN:
-                yield turn["utterance"], _words(services[0].split("_")[0])
+                yield turn["utterance"], _kind(services[0])
     names = json.loads((fewrel / "pid2name.json").read_text(encoding="utf-8"))
     with gzip.open(fewrel / "val_wiki.json.gz", "rt", encoding="utf-8") as file:
         for relation, rows in json.load(file).items():
