@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.episode import Episode, Inputs, Task, collate
+from quickstudy.episode import NO_LABEL, Episode, Inputs, Task, collate
 from quickstudy.learners import LEARNERS, MAML, InContext, Learner, TransformerNeuralProcess
 from quickstudy.nn.encoders import Encoder, ImageEncoder, VectorEncoder
 from quickstudy.nn.layers import Transformer
@@ -36,6 +36,8 @@ class Row(NamedTuple):
     """Of these steps; who must first find out where values lie takes larger ones."""
     pairs: bool = False
     """It needs an encoder that reads pairs."""
+    bare: bool = False
+    """The tasks of the laws have examples without a label."""
     offset: float = 0.0
     """How far the values of toy tasks lie from zero: what those find out in a few steps who must find all of it out."""
 
@@ -106,6 +108,8 @@ ROWS = [
     Row("ridge", "ridge", {}),
     Row("linear_head", "linear_head", {}),
     Row("linear_head-raw", "linear_head", {"unit_length": False}),
+    Row("linear_head-unlabelled", "linear_head", {}, bare=True),
+    Row("fine_tune-unlabelled", "fine_tune", {"passes": 1, "rate": 0.01}, bare=True),
     Row("fine_tune", "fine_tune", {"passes": 2, "batch": 3, "rate": 0.01}),
     Row("fine_tune-some", "fine_tune", {"passes": 1, "adapt": "norms"}),
     Row("linear_head-labels", "linear_head", {"labels": "many"}),
@@ -323,7 +327,16 @@ def with_labels(task: Task) -> Task:
     return task._replace(support_y=labels(task.support_y), query_y=labels(task.query_y))
 
 
-def ragged_tasks(values: int = 0, *, many: bool = False) -> list[Task]:
+def with_unlabelled(task: Task, count: int) -> Task:
+    """The same task; so many of its queries are in the support as well, without a label, in front and behind."""
+    more, none = task.query_x[:count], torch.full((count,), NO_LABEL)
+    return task._replace(
+        support_x=torch.cat([more[:1], task.support_x, more[1:]]),
+        support_y=torch.cat([none[:1], task.support_y, none[1:]]),
+    )
+
+
+def ragged_tasks(values: int = 0, *, many: bool = False, bare: bool = False) -> list[Task]:
     """Three tasks of different way, shot and number of queries."""
     generator = torch.Generator().manual_seed(2)
     tasks = [
@@ -331,6 +344,8 @@ def ragged_tasks(values: int = 0, *, many: bool = False) -> list[Task]:
         image_task(4, [2, 1, 1, 3], 5, generator, values),
         image_task(3, [1, 1, 1], 3, generator, values),
     ]
+    if bare:
+        tasks = [with_unlabelled(task, count) for task, count in zip(tasks, (2, 3, 0), strict=True)]
     return [with_labels(task) for task in tasks] if many else tasks
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from quickstudy.adapted import AdaptedTask, check_base, check_finite
+from quickstudy.adapted import AdaptedTask, check_base
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import Inputs, leaves, take_tasks, tree_map
 from quickstudy.learners.autoregressive import sampled_in_turn
+from quickstudy.learning import check_finite
 from quickstudy.likelihood import Bernoulli, Categorical, Gaussian, JointGaussian, predicted_values
 from quickstudy.pretrained import ships
 from quickstudy.rejection import Rejection, rejection_in

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import quickstudy
-from quickstudy.adapted import AdaptedTask, base_of, extend, load_task, save_task
+from quickstudy.adapted import AdaptedTask, base_of, load_task, save_task
 from quickstudy.answering import answer
 from quickstudy.build import build_learner, one_source, parse_spec
 from quickstudy.card import model_card
@@ -38,6 +38,7 @@ from quickstudy.durable import (
     write_through,
 )
 from quickstudy.learners.base import Learner
+from quickstudy.learning import extend
 from quickstudy.nn.several import SeveralEncoders
 from quickstudy.pretrained import place_of, ships
 from quickstudy.rejection import FACT, Rejection

@@ -360,6 +360,7 @@ def build_design(
         within_group=part.within_group,
         most_way=min(part.most_way, most_way or part.most_way),
         examples=part.examples,
+        unlabelled=part.unlabelled,
     )
 
 

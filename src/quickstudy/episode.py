@@ -31,6 +31,10 @@ WORD_PADDING = -1
 """Marks a missing word in a tensor of token ids."""
 
 
+NO_LABEL = -1
+"""The class of a support example of which nobody has said what it is."""
+
+
 class EpisodeError(ValueError):
     """A task or an episode that cannot be used; the message says what was found and what to do."""
 
@@ -43,6 +47,7 @@ class Examples(NamedTuple):
     y: Tensor
     """Classes, int64 (task, example), or values, float (task, example, dim).
 
+    In a support set, :data:`NO_LABEL` is the class of an example of which nobody has said what it is.
     Where an example may have any number of labels, 1 for each that it has and 0 for each other, float (task, example,
     label).
     """
@@ -105,7 +110,8 @@ class Task(NamedTuple):
     support_x: Inputs
     """Tree of tensors (support, …)."""
     support_y: Tensor
-    """int64 (support,) in ``0 … way - 1``, or float (support, dim), or 0 and 1, float (support, label)."""
+    """int64 (support,) in ``0 … way - 1`` or :data:`NO_LABEL`, or float (support, dim), or 0 and 1, float (support,
+    label)."""
     query_x: Inputs
     query_y: Tensor
     way: int
@@ -202,10 +208,11 @@ def check_task(task: Task) -> None:
                 raise EpisodeError(
                     f"The {part} set has {len(tensor)} inputs and {len(y)} labels; give one label to each input."
                 )
+        least = NO_LABEL if part == "support" else 0
         if (
             not y.is_floating_point()
             and len(y)
-            and not 0 <= int(y.min()) <= int(y.max()) < task.way
+            and not least <= int(y.min()) <= int(y.max()) < task.way
         ):
             raise EpisodeError(
                 f"Labels of the {part} set run from {int(y.min())} to {int(y.max())}, but the task has {task.way} "
@@ -277,11 +284,36 @@ def without_support(support: Examples) -> Examples:
     return support._replace(mask=torch.zeros_like(support.mask))
 
 
+def labelled(examples: Examples) -> Examples:
+    """The same examples, with those hidden whose class nobody has said.
+
+    >>> given = Examples(torch.zeros(1, 2, 1), torch.tensor([[1, NO_LABEL]]), torch.ones(1, 2).bool())
+    >>> labelled(given).y.tolist(), labelled(given).mask.tolist()
+    ([[1, 0]], [[True, False]])
+    """
+    if examples.y.is_floating_point():
+        return examples
+    said = examples.y != NO_LABEL
+    return examples._replace(y=torch.where(said, examples.y, 0), mask=examples.mask * said)
+
+
 def concatenate(first: Examples, second: Examples) -> Examples:
     """The examples of both sets, task by task; word axes of different length are padded.
 
     Raises:
         EpisodeError: the sets hold different numbers of tasks, or examples of different sizes.
+    """
+    return Examples(*map(put_behind, first, second))
+
+
+def put_behind(first: Inputs, second: Inputs) -> Inputs:
+    """The tensors (task, example, …) of two trees, task by task; word axes of different length are padded.
+
+    Raises:
+        EpisodeError: the trees hold different numbers of tasks, or examples of different sizes.
+
+    >>> put_behind(torch.tensor([[[1, 2]]]), torch.tensor([[[3]]])).tolist()
+    [[[1, 2], [3, -1]]]
     """
 
     def join(a: Tensor, b: Tensor) -> Tensor:
@@ -302,6 +334,4 @@ def concatenate(first: Examples, second: Examples) -> Examples:
             )
         return torch.cat([a, b], dim=1)
 
-    return Examples(
-        tree_map(join, first.x, second.x), join(first.y, second.y), join(first.mask, second.mask)
-    )
+    return tree_map(join, first, second)

@@ -19,6 +19,7 @@ from learner_table import (
     with_labels,
 )
 from quickstudy.episode import (
+    NO_LABEL,
     Episode,
     Examples,
     Task,
@@ -46,7 +47,7 @@ def learner(row: Row) -> Learner:
 
 @pytest.fixture
 def tasks(row: Row) -> list[Task]:
-    return ragged_tasks(row.values, many=row.many)
+    return ragged_tasks(row.values, many=row.many, bare=row.bare)
 
 
 @pytest.fixture
@@ -108,7 +109,9 @@ def test_numbering_the_classes_anew_permutes_the_outputs(
             support_y=task.support_y[:, before], query_y=task.query_y[:, before]
         )
     else:
-        renamed = task._replace(support_y=place[task.support_y], query_y=place[task.query_y])
+        said = task.support_y != NO_LABEL
+        y = torch.where(said, place[task.support_y], NO_LABEL)
+        renamed = task._replace(support_y=y, query_y=place[task.query_y])
     outputs, moved = (answer(learner, collate([each])) for each in (task, renamed))
     close(moved[..., place], outputs, rtol=1e-9, atol=1e-9)
 

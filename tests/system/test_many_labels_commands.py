@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from quickstudy.adapted import extend
 from quickstudy.artifact import load_artifact, load_task
 from quickstudy.cli import main
 from quickstudy.durable import ArtifactError
 from quickstudy.estimator import FewShotClassifier
+from quickstudy.learning import extend
 from tiny_corpora import lines, nlupp
 
 TINY = ["encoder=words", "encoder.width=8", "episode.way=2", "episode.queries=2", "episode.tasks=2"]

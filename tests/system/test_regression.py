@@ -89,7 +89,7 @@ def test_evaluation_has_the_usual_keys(runs: Path, here: Path, capsys: Capture) 
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {
         *("metric", "mean", "ci95", "episodes", "way", "shot", "queries", "split", "seed"),
-        *("within_group", "inductive", "before_adaptation", "baselines", "paired"),
+        *("within_group", "unlabelled", "inductive", "before_adaptation", "baselines", "paired"),
     }
     assert found["metric"] == "mean_squared_error"
     assert (found["way"], found["shot"], found["queries"]) == (1, 5, 20)

@@ -128,4 +128,7 @@ def test_a_model_without_memory_is_told_so(inside: Path, capsys: Capture) -> Non
 
 def test_streams_are_scored_by_themselves(inside: Path, capsys: Capture) -> None:
     assert main(["evaluate", "runs/streams", "--stream", "3", "--against", "runs/streams"]) == 2
-    assert "leave --against, --unknown, --ablate and --report out" in capsys.readouterr().err
+    assert (
+        "leave --against, --unknown, --ablate, --unlabelled and --report out"
+        in capsys.readouterr().err
+    )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from quickstudy.adapted import begin_by_name, extend, load_task, save_task
+from quickstudy.adapted import load_task, save_task
 from quickstudy.answering import answer
 from quickstudy.artifact import Artifact
 from quickstudy.config import RunConfig
@@ -18,6 +18,7 @@ from quickstudy.estimator import FewShotClassifier
 from quickstudy.learners.base import Learner
 from quickstudy.learners.memory import MetaTransformer
 from quickstudy.learners.metric import ProtoNet
+from quickstudy.learning import begin_by_name, extend
 from quickstudy.nn.encoders import ImageEncoder, VectorEncoder
 
 NAMES = ["alpha", "beta", "gamma"]

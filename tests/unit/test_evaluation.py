@@ -163,7 +163,7 @@ def test_evaluation_is_one_json_object_with_every_key(learner, source):
     assert json.loads(json.dumps(found)) == found
     assert {
         *("metric", "mean", "ci95", "episodes", "way", "shot", "queries", "split", "seed"),
-        *("within_group", "inductive", "before_adaptation", "baselines", "paired"),
+        *("within_group", "unlabelled", "inductive", "before_adaptation", "baselines", "paired"),
     } == set(found)
     assert set(found["baselines"]) == {
         "nearest_mean_raw_inputs",

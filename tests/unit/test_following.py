@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from quickstudy.adapted import AdaptedTask, extend
+from quickstudy.adapted import AdaptedTask
 from quickstudy.artifact import Artifact, load_task, save_task
 from quickstudy.config import parse_config
 from quickstudy.durable import ArtifactError
 from quickstudy.estimator import FewShotClassifier, FewShotRegressor
 from quickstudy.following import check_place
 from quickstudy.learners import MetaTransformer, ProtoNet
+from quickstudy.learning import extend
 from quickstudy.nn.encoders import VectorEncoder
 from recollecting import Recollecting
 

@@ -53,7 +53,7 @@ def test_a_task_has_the_names_of_its_classes_and_says_its_script(within_group: b
     pool = source.pool("validation")
     design = EpisodeDesign(way=3, shot=1, queries=1, within_group=within_group)
     tasks = Episodes(source, "validation", design, tasks=4)
-    context, classes = tasks[0].context, tasks.rows(0)[0]
+    context, classes = tasks[0].context, tasks.drawn(0).classes
     assert torch.equal(context.names, pool.names[classes])
     if not within_group:
         assert context.description.shape == (4, 0)

@@ -94,7 +94,7 @@ def test_an_index_is_an_episode() -> None:
 
 def test_rows_are_those_of_the_episode() -> None:
     tasks = Episodes(Numbered([7] * 9), "test", EpisodeDesign(3, 2, 4), tasks=2, length=4)
-    classes, support, query = tasks.rows(2)
+    classes, support, query = tasks.drawn(2)[:3]
     assert torch.equal(support.flatten(1), tasks[2].support.x[..., 0].long())
     assert torch.equal(query.flatten(1), tasks[2].query.x[..., 0].long())
     assert torch.equal(classes.repeat_interleave(2, dim=1), tasks[2].support.x[..., 1].long())
@@ -130,7 +130,7 @@ def test_distinct_numbers_are_even(count: int, below: int) -> None:
 def test_tasks_stay_within_a_group() -> None:
     source = Numbered([5] * 12, groups=[0] * 3 + [1] * 5 + [2] * 4)
     tasks = Episodes(source, "train", EpisodeDesign(4, 1, 1, within_group=True), tasks=200)
-    groups = source.fixed.groups[tasks.rows(0)[0]]
+    groups = source.fixed.groups[tasks.drawn(0).classes]
     assert (groups == groups[:, :1]).all()
     assert set(groups[:, 0].tolist()) == {1, 2}, "a group too small for the way is left out"
 

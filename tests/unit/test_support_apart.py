@@ -54,7 +54,7 @@ def test_support_never_holds_a_row_of_the_queries(
     tasks = Episodes(
         source, "test", EpisodeDesign((2, 3), shots, queries), tasks=4, length=2, seed=seed
     )
-    classes, support, query = tasks.rows(1)
+    classes, support, query = tasks.drawn(1)[:3]
     first = source.fixed.starts[classes][..., None]
     shown = torch.tensor([each for each, _ in counts])[classes][..., None]
     whole = source.fixed.counts[classes][..., None]
@@ -68,7 +68,7 @@ def test_support_never_holds_a_row_of_the_queries(
 def test_each_row_is_drawn_on_its_side() -> None:
     source = Apart([(3, 4), (5, 2)])
     tasks = Episodes(source, "test", EpisodeDesign(2, 2, 1), tasks=50, length=1)
-    _, support, query = tasks.rows(0)
+    _, support, query = tasks.drawn(0)[:3]
     assert set(support.flatten().tolist()) == {0, 1, 2, 7, 8, 9, 10, 11}
     assert set(query.flatten().tolist()) == {3, 4, 5, 6, 12, 13}
 
@@ -76,7 +76,9 @@ def test_each_row_is_drawn_on_its_side() -> None:
 def test_classes_that_nobody_can_ask_about_are_left_out() -> None:
     source = Apart([(5, 0), (5, 3), (1, 3), (5, 3)])
     assert source.fixed.enough(2, 2).tolist() == [False, True, False, True]
-    classes, _, _ = Episodes(source, "test", EpisodeDesign(2, 2, 2), tasks=20, length=1).rows(0)
+    classes, _, _ = Episodes(source, "test", EpisodeDesign(2, 2, 2), tasks=20, length=1).drawn(0)[
+        :3
+    ]
     assert set(classes.flatten().tolist()) == {1, 3}
     with pytest.raises(DataError, match="need 3 classes of at least 4 examples; found 2"):
         check_design(source, "test", EpisodeDesign(3, 2, 2))

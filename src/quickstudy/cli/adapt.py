@@ -14,10 +14,13 @@ from quickstudy.cli.many import gives_many, read_many
 from quickstudy.cli.values import learn_values
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from quickstudy.artifact import AdaptedTask, Artifact
+    from quickstudy.episode import Inputs
+    from quickstudy.learning import Labels
     from quickstudy.naming import Description
+
+MOST_UNLABELLED = 5000
+"""Examples without a label that a task takes at most. Their number tells in time and in the size of its file."""
 
 
 def adapt(
@@ -48,6 +51,13 @@ def adapt(
             help="What the task is about, or numbers with commas between, for a model that reads it.",
         ),
     ] = "",
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="INPUTS",
+            help="Examples without a label, to learn from too: a folder, a table or, of texts, a .txt file.",
+        ),
+    ] = None,
     earlier: Annotated[
         Path | None,
         typer.Option("--from", metavar="TASK", help="Learn more about this task, begun before."),
@@ -81,7 +91,7 @@ def adapt(
     of a class is the name of its folder, or the text in the label column; of a model that gives a text any number of
     labels, that column holds them with semicolons between, or none. A model that predicts numbers learns from a table
     of them: the one to predict is in the column value, or else in the last one. A model that reads names can
-    begin without a single example.
+    begin without a single example. Of more than 5000 examples without a label, so many are taken at random.
 
     \b
     Examples:
@@ -89,6 +99,7 @@ def adapt(
       quickstudy adapt runs/demo/artifact one-more-letter --from new.task --new-classes --out new.task
       quickstudy adapt runs/named/artifact --classes "red fox,grey wolf" --describe "animals" --out new.task
       quickstudy adapt runs/demo/artifact more-photos --from photos.task --out photos.task
+      quickstudy adapt runs/intents/artifact few.csv --unlabelled many.txt --out intents.task
       quickstudy adapt runs/waves/artifact points.csv --out wave.task
       quickstudy adapt runs/streams/artifact tuesday.csv --after monday.task --out tuesday.task
     """
@@ -120,9 +131,10 @@ def adapt(
             "begin anew without --from."
         )
     if values:
-        if support is None or named:
+        if support is None or named or unlabelled is not None:
             raise WrongUse(
-                "This model predicts numbers; give a table of them as SUPPORT, and leave --classes out."
+                "This model predicts numbers; give a table of them as SUPPORT, and leave --classes and --unlabelled "
+                "out."
             )
         told_of = said(model, describe)
         task = learn_values(model, support, begun, description=told_of, after=previous)
@@ -140,11 +152,14 @@ def adapt(
             description=told_of,
             after=previous,
             new_classes=new_classes,
+            unlabelled=unlabelled,
         )
     keep(model, task, out)
     known = ", ".join(task.class_names[:10]) + (", …" if len(task.class_names) > 10 else "")
     what = f"to predict {known}" if values else f"{len(task.class_names)} classes ({known})"
     told = f"{task.examples} examples" if task.examples else "their names alone"
+    if task.unlabelled:
+        told += f" and {task.unlabelled} examples without a label"
     where = f", as task {task.before + 1} of its stream" if task.before else ""
     say(f"Learned {what} from {told}{where}.")
     print_result(str(out))
@@ -160,24 +175,31 @@ def learn(
     description: Description = "",
     after: AdaptedTask | None = None,
     new_classes: bool = False,
+    unlabelled: Path | None = None,
 ) -> AdaptedTask:
-    """The task after seeing the labelled examples of a folder or file, or by the names of its classes alone.
+    """The task after seeing the examples of a folder or file, or by the names of its classes alone.
 
     Raises:
-        WrongUse: there are neither examples nor names.
+        WrongUse: there are neither examples nor names; examples without a label for a model of many labels.
     """
-    from quickstudy.adapted import begin_by_name
     from quickstudy.artifact import extend
     from quickstudy.data.labelled import read_labelled
+    from quickstudy.learning import and_unlabelled, begin_by_name
 
+    bare = None if unlabelled is None else read_unlabelled(model, unlabelled)
     if support is None:
+        if begun is None and classes is not None:
+            begun = begin_by_name(model, classes, description)
+        if begun is not None and bare is not None:
+            return extend(model, begun, *and_unlabelled(None, [], bare))
         if classes is None:
             raise WrongUse(
                 "There is nothing to learn from; name a folder or file of labelled examples, or the classes with "
                 '--classes "NAME,NAME".'
             )
-        return begin_by_name(model, classes, description)
-    labels: Sequence[str] | Sequence[Sequence[str]]
+        assert begun is not None
+        return begun
+    labels: Labels
     if gives_many(model):
         texts, labels, _ = read_many(model, str(support))
         x = as_inputs(model, texts)
@@ -185,6 +207,8 @@ def learn(
         fewest = 2 if begun is None and classes is None else 1
         examples = read_labelled(str(support), **model.inputs, fewest_classes=fewest)
         x, labels = as_inputs(model, examples.x), examples.labels
+        if bare is not None:
+            x, labels = and_unlabelled(x, examples.labels, bare)
     return extend(
         model,
         begun,
@@ -195,6 +219,35 @@ def learn(
         after=after,
         new_classes=new_classes,
     )
+
+
+def read_unlabelled(model: Artifact, path: Path) -> Inputs:
+    """Examples without a label as the model takes them, :data:`MOST_UNLABELLED` of them at most.
+
+    Raises:
+        WrongUse: the model gives an example any number of labels.
+    """
+    import torch
+
+    from quickstudy.data.labelled import read_inputs
+    from quickstudy.episode import leaves, take_tasks
+    from quickstudy.learning import check_semi_supervised
+
+    if gives_many(model):
+        raise WrongUse(
+            "This model gives an example any number of labels, and learns from examples that have theirs; leave "
+            "--unlabelled out."
+        )
+    check_semi_supervised(model)
+    found = as_inputs(model, read_inputs([str(path)], **model.inputs)[0])
+    count = len(leaves(found)[0])
+    if count <= MOST_UNLABELLED:
+        return found
+    say(
+        f"{path} holds {count} examples without a label; {MOST_UNLABELLED} of them are taken at random."
+    )
+    chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:MOST_UNLABELLED]
+    return take_tasks(found, chosen)
 
 
 def said(model: Artifact, text: str) -> Description:

@@ -64,6 +64,14 @@ def evaluate(
         bool,
         typer.Option("--within-group", help="Take a task's classes from one group (one script)."),
     ] = False,
+    unlabelled: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="NUMBER",
+            help="Examples without a label that a task brings too, for a model that learns from such.",
+        ),
+    ] = 0,
     against: Annotated[
         Path | None,
         typer.Option(metavar="ARTIFACT2", help="A second model that meets the same tasks."),
@@ -116,16 +124,21 @@ def evaluate(
       quickstudy evaluate runs/demo/artifact --against runs/first/artifact --json
       quickstudy evaluate runs/streams/artifact --stream 10
     """
-    if stream is not None and (against is not None or unknown or ablate or report is not None):
+    others = (against is not None, unknown, ablate, report is not None, unlabelled)
+    if stream is not None and any(others):
         raise WrongUse(
-            "--stream compares a model with itself, with its memory and without; leave --against, --unknown, --ablate "
-            "and --report out. The report of a model that was trained on streams shows them by itself."
+            "--stream compares a model with itself, with its memory and without; leave --against, --unknown, --ablate, "
+            "--unlabelled and --report out. The report of a model that was trained on streams shows them by itself."
         )
     from quickstudy.artifact import check_own, load_artifact
     from quickstudy.data.design import fit_design, span
     from quickstudy.data.mixture import Mixture
 
     model = load_artifact(artifact)
+    if unlabelled:
+        from quickstudy.learning import check_semi_supervised
+
+        check_semi_supervised(model)
     if unknown:
         check_own(model)
     rival = None if against is None else load_artifact(against)
@@ -144,6 +157,7 @@ def evaluate(
         most_way=span(usual.way or usual.most_way)[1],
         examples=usual.examples,
         most_queries=usual.queries,
+        unlabelled=unlabelled,
     )
     if stream is not None:
         found = score_streams(
@@ -177,10 +191,18 @@ def evaluate(
         raise WrongUse("--unknown is learned from one source; name one of the mixture with --data.")
 
     def contest_on(one: TaskSource) -> Contest:
-        return contest_for(model, one, split=split.value, seed=seed, rival=rival, ablate=ablate)
+        return contest_for(
+            model,
+            one,
+            split=split.value,
+            seed=seed,
+            rival=rival,
+            ablate=ablate,
+            unlabelled=unlabelled > 0,
+        )
 
     contest = contest_on(source)
-    if ablate and not contest.ablations:
+    if ablate and not set(contest.ablations) - {"without_unlabelled"}:
         raise WrongUse(
             f"The model {artifact} has no part that could be left out; --ablate is for meta_transformer and for "
             "learners that adapt by gradients."
@@ -224,6 +246,7 @@ def contest_for(
     seed: int = 0,
     rival: Artifact | None = None,
     ablate: bool = False,
+    unlabelled: bool = False,
 ) -> Contest:
     """A model, its baselines and perhaps a rival on the tasks of a source; examples are encoded once for all."""
     from quickstudy.build import build_encoder
@@ -238,6 +261,7 @@ def contest_for(
         against=None if rival is None else rival.learner,
         untrained=(lambda: build_encoder(model.config.encoder)) if pretrained else None,
         ablate=ablate,
+        unlabelled=unlabelled,
     )
 
 
@@ -308,7 +332,8 @@ def print_scores(scores: dict[str, Any]) -> None:
     group = " within one group" if scores["within_group"] else ""
     way = f"{sized(scores['way'], 'way')} " if share else ""
     shot = sized(scores["shot"], "fold" if scores.get("support") == "folds" else "shot")
-    shape = f"{way}{shot}{group}"
+    bare = f" and {scores['unlabelled']} examples without a label" if scores["unlabelled"] else ""
+    shape = f"{way}{shot}{bare}{group}"
     print_table(
         heads, rows, title=f"{shape}, {scores['episodes']} tasks of the {scores['split']} split"
     )

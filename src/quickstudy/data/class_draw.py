@@ -6,11 +6,20 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.data.design import EpisodeDesign, span
 from quickstudy.data.source import Pool
-from quickstudy.episode import Context, Episode, Examples, Inputs, tree_map
+from quickstudy.episode import (
+    NO_LABEL,
+    Context,
+    Episode,
+    Examples,
+    Inputs,
+    concatenate,
+    tree_map,
+)
 
 Augment = Callable[[Inputs, torch.Generator], Inputs]
 
@@ -51,6 +60,15 @@ class Drawn(NamedTuple):
     """int64 (task, way), where shots are a range."""
     asked: Tensor | None = None
     """int64 (task, way), where classes have unlike numbers of queries."""
+    unlabelled: Tensor | None = None
+    """int64 (task, example), rows of the pool that are shown without a label, -1 for padding; None for none."""
+
+    def rows(self) -> Tensor:
+        """Every row of the pool that is read, (row,)."""
+        read = [self.support.flatten(), self.query.flatten()]
+        if self.unlabelled is not None:
+            read.append(self.unlabelled[self.unlabelled >= 0])
+        return torch.cat(read)
 
 
 def existing(classes: Tensor, ways: Tensor | None) -> Tensor:
@@ -135,9 +153,32 @@ class ClassDraw:
         way, shot = span(self.design.way)[1], span(self.design.shot)[1]
         ways, shots = self.draw_sizes(generator)
         if classes is None:
-            classes = self.draw_classes(way, generator)
+            classes = self.draw_classes(way + self.design.distractors, generator)
+        classes, beside = classes[:, :way], classes[:, way:]
         rows = self.draw_rows(classes, shot, generator)
-        return Drawn(classes, rows[..., :shot], rows[..., shot:], ways, shots)
+        bare = None
+        if self.design.unlabelled:
+            exists = F.pad(existing(classes, ways), (0, beside.shape[1]), value=True)
+            bare = self._others(torch.cat([classes, beside], 1), exists, rows, generator)
+        return Drawn(classes, rows[..., :shot], rows[..., shot:], ways, shots, unlabelled=bare)
+
+    def _others(
+        self, classes: Tensor, exists: Tensor, rows: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Rows of the pool (task, example) of classes (task, class) that exist, as many of each as chance has it.
+
+        None of those ``rows`` (task, way, example) that the first classes have given already.
+        """
+        counts, starts = self.pool.counts[classes], self.pool.starts[classes]
+        shown = counts - self.pool.asked[classes] if self.pool.apart else counts
+        keys = torch.rand(*classes.shape, self._largest, generator=generator)
+        way = rows.shape[1]
+        keys[:, :way].scatter_(2, rows - starts[:, :way, None], -1.0)
+        there = exists[..., None] & (torch.arange(self._largest) < shown[..., None])
+        keys = keys.masked_fill_(~there, -1.0).flatten(1)
+        key, place = keys.topk(min(self.design.unlabelled, keys.shape[1]), dim=1)
+        found = starts.gather(1, place // self._largest) + place % self._largest
+        return found.masked_fill(key < 0, -1)
 
     def sampled(self, first: int, generator: torch.Generator) -> Drawn:
         """Tasks of the pool's fixed support sets, from number ``first`` on: only the order of the classes is random.
@@ -165,27 +206,35 @@ class ClassDraw:
         self, drawn: Drawn, generator: torch.Generator, augment: Augment | None = None
     ) -> Episode:
         """The tasks that were drawn, their examples varied by ``augment``."""
-        classes, support, query, ways, shots, asked = drawn
+        classes, support, query, ways, shots, asked, unlabelled = drawn
         tasks, way = classes.shape
         exists = existing(classes, ways)
 
-        def examples(rows: Tensor, kept: Tensor | None) -> Examples:
-            each = rows.shape[2]
+        def inputs(rows: Tensor) -> Inputs:
             flat = rows.reshape(-1)
             x = tree_map(lambda tensor: tensor.index_select(0, flat), self.pool.x)
             if augment is not None:
                 x = augment(x, generator)
+            return tree_map(lambda tensor: tensor.view(tasks, -1, *tensor.shape[1:]), x)
+
+        def examples(rows: Tensor, kept: Tensor | None) -> Examples:
+            each = rows.shape[2]
             mask = exists[..., None].expand(tasks, way, each)
             if kept is not None:
                 mask = mask & (torch.arange(each) < kept[..., None])
             return Examples(
-                x=tree_map(lambda tensor: tensor.view(tasks, way * each, *tensor.shape[1:]), x),
+                x=inputs(rows),
                 y=torch.arange(way).repeat_interleave(each).expand(tasks, -1).contiguous(),
                 mask=mask.reshape(tasks, -1),
             )
 
+        shown = examples(support, shots)
+        if unlabelled is not None:
+            none = torch.full_like(unlabelled, NO_LABEL)
+            bare = Examples(inputs(unlabelled.clamp(min=0)), none, unlabelled >= 0)
+            shown = concatenate(shown, bare)
         return Episode(
-            support=examples(support, shots),
+            support=shown,
             query=examples(query, asked),
             context=self.context(classes, exists),
         )

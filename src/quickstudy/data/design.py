@@ -24,15 +24,21 @@ class EpisodeDesign:
         queries: query examples of a class; of a world, of the task. Where examples may have several labels, so many for
             each label are asked about together.
         within_group: all classes of a task come from one group (one alphabet, one domain).
+        unlabelled: examples of the task's classes without a label that are in its support as well, drawn from those
+            that are left, all classes together; fewer where not so many are left.
+        distractors: classes that the task does not have, whose examples are among those without a label.
     """
 
     way: int | tuple[int, int] = 5
     shot: int | tuple[int, int] = 1
     queries: int = 15
     within_group: bool = False
+    unlabelled: int = 0
+    distractors: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("way", 1), ("shot", 0), ("queries", 1)):
+        least_of = {"way": 1, "shot": 0, "queries": 1, "unlabelled": 0, "distractors": 0}
+        for name, least in least_of.items():
             low, high = span(getattr(self, name))
             if not least <= low <= high:
                 raise DataError(
@@ -73,6 +79,12 @@ def check_design(source: TaskSource, split: Split, design: EpisodeDesign) -> Non
         check_design(part, split, design)
     if source.sources:
         return
+    pool = source.pool(split) if isinstance(source, PoolSource) else None
+    if design.unlabelled and (pool is None or pool.many or pool.samples):
+        raise DataError(
+            f"Found {design.unlabelled} examples without a label, but these can only be drawn where each example of "
+            "the data is of one class, and support sets are drawn too; leave unlabelled out."
+        )
     if isinstance(source, PoolSource):
         _check_pool(source.pool(split), design)
         return
@@ -152,7 +164,7 @@ def _check_pool(pool: Pool, design: EpisodeDesign) -> None:
         return
     if span(design.way)[0] < 2:
         raise DataError(f"A task needs at least 2 classes; found a way of {design.way}.")
-    way, shot = span(design.way)[1], span(design.shot)[1]
+    way, shot = span(design.way)[1] + design.distractors, span(design.shot)[1]
     need = max(1, shot) + design.queries
     enough = pool.enough(max(1, shot), design.queries)
     largest_shot = int(pool.most_shot(design.queries).min()) if pool.classes else 0
@@ -200,6 +212,7 @@ def fit_design(
     most_way: int,
     examples: int,
     most_queries: int | None = None,
+    unlabelled: int = 0,
 ) -> EpisodeDesign:
     """A design that a source can fill, where way or queries are left open.
 
@@ -212,7 +225,7 @@ def fit_design(
     >>> from quickstudy.data.synthetic import Sinusoid
     >>> openly = {"way": None, "queries": None, "within_group": False, "most_way": 20}
     >>> fit_design(Sinusoid(), "train", shot=5, examples=99, **openly)
-    EpisodeDesign(way=1, shot=5, queries=94, within_group=False)
+    EpisodeDesign(way=1, shot=5, queries=94, within_group=False, unlabelled=0, distractors=0)
     """
     if source.sources:
         designs = [
@@ -226,26 +239,27 @@ def fit_design(
                 most_way=most_way,
                 examples=examples,
                 most_queries=most_queries,
+                unlabelled=unlabelled,
             )
             for part in source.sources.values()
         ]
         fewest = min(designs, key=lambda design: span(design.way)[1]).way
         least = min(design.queries for design in designs)
-        return EpisodeDesign(fewest, shot, least, within_group)
+        return EpisodeDesign(fewest, shot, least, within_group, unlabelled)
     largest = max(1, span(shot)[1])
     if isinstance(source, Prior):
         wanted = examples - largest if most_queries is None else most_queries
         known = source.way if isinstance(source, ClassWorld) else source.values
         own = way or known or (2, min(most_way, INVENTED_WAY))
-        return EpisodeDesign(own, shot, queries or max(1, wanted), within_group)
+        return EpisodeDesign(own, shot, queries or max(1, wanted), within_group, unlabelled)
     assert isinstance(source, PoolSource)
     pool = source.pool(split)
     if pool.samples:
         most = int(pool.asked.max())
-        return EpisodeDesign(way or pool.classes, shot, queries or most, within_group)
+        return EpisodeDesign(way or pool.classes, shot, queries or most, within_group, unlabelled)
     if len(pool.folds):
         most = math.ceil(pool.examples / pool.classes)
-        return EpisodeDesign(way or pool.classes, shot, queries or most, within_group)
+        return EpisodeDesign(way or pool.classes, shot, queries or most, within_group, unlabelled)
     enough = pool.enough(largest, queries or 1)
     if way is None:
         available = int(enough.sum())
@@ -257,4 +271,4 @@ def fit_design(
         left = int(pool.most_queries(largest)[enough].min()) if bool(enough.any()) else 1
         wanted = examples // span(way)[1] - largest if most_queries is None else most_queries
         queries = max(1, min(left, wanted))
-    return EpisodeDesign(way, shot, queries, within_group)
+    return EpisodeDesign(way, shot, queries, within_group, unlabelled)

@@ -10,14 +10,13 @@ import hashlib
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from quickstudy.data.augment import project_tasks
 from quickstudy.data.class_draw import Augment, ClassDraw, Drawn, distinct_numbers
 from quickstudy.data.design import EpisodeDesign, check_design, fixed_tasks, span
 from quickstudy.data.label_draw import LabelDraw
 from quickstudy.data.source import DataError, Pool, PoolSource, Prior, Split, TaskSource
-from quickstudy.episode import Episode, without_support
+from quickstudy.episode import NO_LABEL, Episode, without_support
 
 __all__ = [
     "Augment", "ClassDraw", "Drawn", "EpisodeDesign", "Episodes", "distinct_numbers", "draw_from", "index_generator",
@@ -102,16 +101,15 @@ class Episodes(torch.utils.data.Dataset[Episode]):
             drawn = self._tasks(index, generator)
             episode = self._classes.made_of(drawn, generator, self._varied)
         if self._bare:
-            episode = episode._replace(support=without_support(episode.support))
+            support = without_support(episode.support)
+            if self.design.unlabelled:
+                support = support._replace(mask=episode.support.mask & (support.y == NO_LABEL))
+            episode = episode._replace(support=support)
         return project_tasks(episode, self.projected, generator) if self.projected else episode
 
-    def rows(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Which classes (task, way) and which rows of the pool (task, way, example) batch ``index`` is made of.
-
-        Returns:
-            Classes, support rows and query rows.
-        """
-        return self._tasks(index, self._generator(index))[:3]
+    def drawn(self, index: int) -> Drawn:
+        """What batch ``index`` is made of, where tasks are drawn from a pool."""
+        return self._tasks(index, self._generator(index))
 
     def _tasks(self, index: int, generator: torch.Generator) -> Drawn:
         """What batch ``index`` of a pool is made of."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,11 +13,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import Tensor
 
-from quickstudy.adapted import begin_by_name
 from quickstudy.answering import Judged, judge
 from quickstudy.artifact import AdaptedTask, Artifact, answer, extend, load_artifact
 from quickstudy.data.calling import Tokenizes, tokens_of
 from quickstudy.derive import derive
+from quickstudy.episode import Inputs
 from quickstudy.estimator.inputs import (
     Array,
     artifact_to_start_from,
@@ -30,6 +30,7 @@ from quickstudy.estimator.inputs import (
     texts_of,
 )
 from quickstudy.estimator.tables import coding_of, entries_of
+from quickstudy.learning import and_unlabelled, begin_by_name
 from quickstudy.likelihood import Bernoulli
 from quickstudy.naming import Description
 from quickstudy.nn.encoders import VectorEncoder
@@ -107,6 +108,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes: Any = None,
         description: Description = "",
         after: FewShotClassifier | None = None,
+        unlabelled: Any = None,
     ) -> Self:
         """Learn a task from its examples and forget any earlier one.
 
@@ -116,31 +118,39 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             classes: all classes of the task, where ``y`` does not hold them all.
             description: what the task says of itself, in words or numbers, if the artifact reads it.
             after: a classifier that has learned the task before in a stream, whose memory this one starts from.
+            unlabelled: examples whose class nobody has said, to learn from too; a few hundred tell already.
 
         Raises:
             ValueError: the examples are not of the artifact's kind, or of one class only; there are none, but a task
                 came before.
             ArtifactError: the artifact reads no names, or no such description; ``after`` has another artifact, or one
-                without memory.
+                without memory; the artifact learns nothing from examples without a label.
         """
-        return self._begin(X, y, classes, description, after)
+        return self._begin(X, y, classes, description, after, unlabelled)
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
+    def partial_fit(
+        self, X: Any = None, y: Any = None, classes: Any = None, *, unlabelled: Any = None
+    ) -> Self:
         """Learn from more examples of the task; the first call begins it.
 
         Args:
-            X: the examples.
+            X: the examples; None where there are only such without a label.
             y: (example,), the class of each.
             classes: all classes of the task; needed in the first call where ``y`` does not hold them all. Later they
                 may be more than before, if ``y`` shows the new ones: nothing is learned anew for them.
+            unlabelled: as in :meth:`fit`.
 
         Raises:
             ValueError: a label that is not among the classes, classes that leave an old one out or show no example of
                 a new one, or examples of another kind.
-            ArtifactError: new classes for a learner whose tasks keep those that they began with.
+            ArtifactError: new classes for a learner whose tasks keep those that they began with; the artifact learns
+                nothing from examples without a label.
         """
         if not hasattr(self, "task_"):
-            return self._begin(X, y, classes, "", None)
+            return self._begin(X, y, classes, "", None, unlabelled)
+        if X is None and unlabelled is not None:
+            self._learn_unlabelled(unlabelled)
+            return self
         before = self.classes_
         wanted = before if classes is None else np.unique(classes)
         lost = np.setdiff1d(before, wanted)
@@ -155,7 +165,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.classes_ = wanted
             labels = self._labels(y, len(x))
             note_texts(self.artifact_.learner.encoder, X, labels)
-            self.task_ = extend(self.artifact_, self.task_, x, labels, new_classes=True)
+            self.task_ = extend(
+                self.artifact_, self.task_, *self._and(x, labels, unlabelled), new_classes=True
+            )
         except ValueError:
             self.classes_ = before
             raise
@@ -215,6 +227,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes: Any,
         description: Description,
         after: FewShotClassifier | None,
+        unlabelled: Any,
     ) -> Self:
         previous = previous_task(after)
         if X is None and previous is not None:
@@ -232,6 +245,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 self.__dict__.pop(scale, None)
             self.classes_ = np.unique(classes)
             self.task_ = begin_by_name(self.artifact_, self._names(), description)
+            if unlabelled is not None:
+                self._learn_unlabelled(unlabelled)
             return self
         x = self._inputs(X, begin=True)
         check_classification_targets(y)
@@ -246,13 +261,24 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.task_ = extend(
             self.artifact_,
             None,
-            x,
-            labels,
+            *self._and(x, labels, unlabelled),
             class_names=self._names(),
             description=description,
             after=previous,
         )
         return self
+
+    def _and(
+        self, x: Inputs, labels: list[str], unlabelled: Any
+    ) -> tuple[Inputs, Sequence[str | None]]:
+        """Examples and labels, and behind them the examples that have none."""
+        if unlabelled is None:
+            return x, labels
+        return and_unlabelled(x, labels, self._inputs(unlabelled, begin=False))
+
+    def _learn_unlabelled(self, unlabelled: Any) -> None:
+        bare = self._inputs(unlabelled, begin=False)
+        self.task_ = extend(self.artifact_, self.task_, *and_unlabelled(None, [], bare))
 
     def _columns(self) -> list[int]:
         """Where each class is in the answers of the task, in which new classes come last."""

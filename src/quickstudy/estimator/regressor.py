@@ -12,7 +12,6 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 from torch import Tensor
 
-from quickstudy.adapted import begin
 from quickstudy.answering import draws, values_and_doubt
 from quickstudy.artifact import AdaptedTask, Artifact, extend
 from quickstudy.build import one_source, parse_spec
@@ -27,6 +26,7 @@ from quickstudy.estimator.inputs import (
     table_of,
 )
 from quickstudy.estimator.tables import coding_of, entries_of
+from quickstudy.learning import begin
 from quickstudy.nn.encoders import RawEncoder, VectorEncoder
 from quickstudy.nn.tables import TableEncoder
 from quickstudy.pretrained import shipped

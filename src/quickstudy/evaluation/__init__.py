@@ -83,17 +83,19 @@ def evaluate(
 
     Returns:
         A dictionary ready for JSON: ``metric, mean, ci95, episodes, way, shot, queries, split, seed, within_group,
-        inductive, before_adaptation {mean, ci95}, baselines {name: {mean, ci95}}, paired {against, difference, ci95}``
-        (or None); where it was asked for, ``ablations {name: {mean, ci95, difference {mean, ci95}}}``, the difference
-        being that of the whole learner from it on the same tasks. Of a learner that says how sure it is of numbers,
-        moreover ``log_likelihood {mean, ci95}``, in nats for each query; ``coverage {mean, ci95}``, the share of values
-        that its 95 % intervals hold; and ``below_exact {mean, ci95}``, by how many nats it falls short of the
-        Bayes-optimal answer on the same tasks, None where that is unknown. Whoever else says how sure they are has
-        log_likelihood and coverage beside mean and ci95. Where an example may have any number of labels, all have
-        ``macro_f1``, ``exact_match`` and ``average_precision``, each with mean and ci95; ``support`` is ``folds`` where
-        the shot counts these. Beside a learner whose likelihood is of all queries together,
-        the exact answer's is so too, where the world knows it. In a world that knows how likely classes are,
+        unlabelled, inductive, before_adaptation {mean, ci95}, baselines {name: {mean, ci95}}, paired {against,
+        difference, ci95}`` (or None); where it was asked for, ``ablations {name: {mean, ci95, difference {mean,
+        ci95}}}``, the difference being that of the whole learner from it on the same tasks. Of a learner that says how
+        sure it is of numbers, moreover ``log_likelihood {mean, ci95}``, in nats for each query; ``coverage {mean,
+        ci95}``, the share of values that its 95 % intervals hold; and ``below_exact {mean, ci95}``, by how many nats
+        it falls short of the Bayes-optimal answer on the same tasks, None where that is unknown. Whoever else says how
+        sure they are has log_likelihood and coverage beside mean and ci95. Where an example may have any number of
+        labels, all have ``macro_f1``, ``exact_match`` and ``average_precision``, each with mean and ci95; ``support``
+        is ``folds`` where the shot counts these. Beside a learner whose likelihood is of all queries together, the
+        exact answer's is so too, where the world knows it. In a world that knows how likely classes are,
         log_likelihood and below_exact are of classes.
+
+    Where tasks bring examples without a label, ``ablations`` has the learner ``without_unlabelled`` too.
 
     Raises:
         DataError: the split cannot fill the design; or tasks have no examples, and the learner reads no names of
@@ -113,6 +115,7 @@ def evaluate(
             untrained=untrained,
             device=device,
             ablate=ablate,
+            unlabelled=design.unlabelled > 0,
         )
     elif (contest.split, contest.seed) != (split, seed):
         raise ValueError(
@@ -168,6 +171,7 @@ def evaluate(
         "split": split,
         "seed": seed,
         "within_group": design.within_group,
+        "unlabelled": design.unlabelled,
         "inductive": is_inductive(learner, probe, device=device),
         "before_adaptation": summaries(before),
         "baselines": {name: summaries(each) for name, each in found.items()},
@@ -203,7 +207,7 @@ def scores_by_shot(
     for shot in shots:
         if not shot and not named:
             continue
-        each = EpisodeDesign(design.way, shot, min(most, design.queries), design.within_group)
+        each = replace(design, shot=shot, queries=min(most, design.queries))
         try:
             check_design(source, contest.split, each)
         except DataError:

@@ -24,7 +24,9 @@ from quickstudy.data.source import Pool, PoolSource, Split, TaskSource
 from quickstudy.episode import (
     WORD_PADDING,
     Episode,
+    Examples,
     Inputs,
+    labelled,
     leaves,
     tree_map,
     without_support,
@@ -59,12 +61,22 @@ def answering(module: nn.Module, device: torch.device | str = "cpu") -> Iterator
             each.training = mode
 
 
-def answer_batch(learner: Learner, episode: Episode, *, adapted: bool = True) -> Tensor:
+def learned_from(learner: Learner, episode: Episode) -> Examples:
+    """The support as a learner may see it: without the examples that have no label, if it does not learn from such."""
+    return episode.support if learner.semi_supervised else labelled(episode.support)
+
+
+def answer_batch(
+    learner: Learner, episode: Episode, *, adapted: bool = True, unlabelled: bool = True
+) -> Tensor:
     """Outputs (task, query, …) for the queries of an episode, after adapting to its support or before.
 
     Before adapting, nothing is known of a task but how many classes it has: neither support nor names nor description.
+    ``unlabelled``: examples without a label are learned from, too, by who can.
     """
-    support, context = episode.support, episode.context
+    support, context = learned_from(learner, episode), episode.context
+    if not unlabelled:
+        support = labelled(support)
     if not adapted:
         support = without_support(support)
         context = context._replace(
@@ -111,7 +123,7 @@ def is_inductive(learner: Learner, episode: Episode, *, device: torch.device | s
     """
     with answering(learner, device):
         episode = episode.to(device)
-        state = learner.adapt(episode.support, episode.context)
+        state = learner.adapt(learned_from(learner, episode), episode.context)
         before = learner.predict(state, episode.query.x, episode.context)
         for kept in (0, -1):
 
@@ -274,6 +286,7 @@ class Contest:
         source: TaskSource | None = None,
         *,
         unadapted: str | None = None,
+        without_unlabelled: str | None = None,
     ) -> None:
         """Add a learner.
 
@@ -282,6 +295,7 @@ class Contest:
             learner: that answers.
             source: where its inputs come from; by default its own encoder decides.
             unadapted: what to call the same learner as it answers without having seen the support.
+            without_unlabelled: what to call the same learner as it answers without those examples that have no label.
         """
         reads = bool(getattr(learner, "names", False))
         # Who reads names otherwise than the encoder of the examples does needs them as they are.
@@ -301,6 +315,10 @@ class Contest:
         if unadapted is not None:
             before = partial(answer_batch, learner, adapted=False)
             self.contestants[unadapted] = entered._replace(answer=before)
+        if without_unlabelled is not None:
+            less = partial(answer_batch, learner, unlabelled=False)
+            self.contestants[without_unlabelled] = entered._replace(answer=less)
+            self.ablations.append(without_unlabelled)
 
     def enter_rule(self, name: str, rule: Answer, *, bare: bool = False) -> None:
         """Add a rule that says a value for each query of an episode, or knows their distribution.
@@ -351,8 +369,7 @@ class Contest:
                 for key, draw in draws.items():
                     source = sources[key]
                     if isinstance(source, EncodedPool):
-                        drawn = [torch.cat(draw.rows(i)[1:], dim=2).flatten() for i in which]
-                        source.require(torch.cat(drawn))
+                        source.require(torch.cat([draw.drawn(i).rows() for i in which]))
                     batch = tree_map(lambda *parts: torch.cat(parts), *(draw[i] for i in which))
                     batches[key] = batch.to(self.device)
                 yield {name: (each, batches[id(each.source)]) for name, each in taking_part.items()}

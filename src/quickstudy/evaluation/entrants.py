@@ -77,13 +77,20 @@ def contest_of(
     untrained: Callable[[], Encoder] | None = None,
     device: torch.device | str = "cpu",
     ablate: bool = False,
+    unlabelled: bool = False,
 ) -> Contest:
     """A contest of ``learner``, itself before adaptation, its baselines and perhaps another learner.
 
-    The arguments are those of :func:`evaluate`.
+    The arguments are those of :func:`evaluate`; ``unlabelled``: tasks bring examples without a label, and the learner
+    takes part without them as well.
     """
     contest = Contest(source, split=split, seed=seed, device=device)
-    contest.enter("learner", learner, unadapted="before_adaptation")
+    contest.enter(
+        "learner",
+        learner,
+        unadapted="before_adaptation",
+        without_unlabelled="without_unlabelled" if unlabelled else None,
+    )
     if against is not None:
         contest.enter("against", against)
     if ablate:

@@ -45,3 +45,12 @@ LEARNERS: dict[str, type[Learner]] = {
     "tables": Tables,
     "meta_transformer": MetaTransformer,
 }
+
+
+def semi_supervised_learners() -> list[str]:
+    """Names of the learners that learn from examples without a label as well.
+
+    >>> semi_supervised_learners()
+    ['fine_tune', 'linear_head']
+    """
+    return sorted(name for name, learner in LEARNERS.items() if learner.semi_supervised)

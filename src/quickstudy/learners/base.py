@@ -50,6 +50,8 @@ class Learner(nn.Module, ABC):
     """An example is encoded alike in every task, so that this can be done once for many tasks."""
     grows: ClassVar[bool] = False
     """``adapt`` may start from a state of fewer classes; those of the context beyond them are new."""
+    semi_supervised: ClassVar[bool] = False
+    """``adapt`` learns from support examples without a label as well; any other learner must not be given such."""
     state_type: ClassVar[type]
     """A NamedTuple class whose fields are tensors, or ``dict`` (name to tensor): how a saved state is rebuilt."""
 

@@ -14,8 +14,9 @@ from quickstudy.functional import full_precision
 from quickstudy.learners.any_labels import likelihood_of
 from quickstudy.learners.base import Learner
 from quickstudy.learners.class_names import check_reads_names, named_examples, named_labels
-from quickstudy.learners.logistic import fit_labels, fit_logistic
+from quickstudy.learners.logistic import fit_labels
 from quickstudy.learners.metric import UNSEEN, class_sums
+from quickstudy.learners.semi_supervised import fit_semi_supervised
 from quickstudy.likelihood import Categorical, Labels
 from quickstudy.nn.encoders import Encoder
 
@@ -155,7 +156,7 @@ class LinearState(NamedTuple):
     features: Tensor
     """(task, example, width)"""
     labels: Tensor
-    """int64 (task, example); of many labels float (task, example, label)"""
+    """int64 (task, example), which may be :data:`NO_LABEL`; of many labels float (task, example, label)"""
     counted: Tensor
     """For how many an example counts, (task, example); 0 for padding"""
     weights: Tensor
@@ -174,8 +175,9 @@ class LinearHead(Learner):
     fitted by Newton's method, all tasks of a batch at once, and differentiated where that comes to rest
     (:func:`quickstudy.learners.logistic.fit_logistic`), so that the encoder can be trained through the fit as
     MetaOptNet does (Lee et al. 2019, Meta-Learning with Differentiable Convex Optimization, whose best head is a
-    support vector machine). A class without examples is never the answer. With many labels, each is a logistic
-    regression by itself (:func:`quickstudy.learners.logistic.fit_labels`).
+    support vector machine). A class without examples is never the answer. Examples without a label are learned from
+    too (:func:`quickstudy.learners.semi_supervised.fit_semi_supervised`). With many labels, each is a logistic
+    regression by itself (:func:`quickstudy.learners.logistic.fit_labels`), and all examples have theirs.
 
     Args:
         encoder: maps an example to a vector.
@@ -204,6 +206,7 @@ class LinearHead(Learner):
     additive = True
     inner_loop = False
     grows = True
+    semi_supervised = True
     state_type = LinearState
 
     def __init__(
@@ -259,12 +262,8 @@ class LinearHead(Learner):
                     examples, context, penalty=self.penalty, steps=self.steps
                 )
             else:
-                weights, bias = fit_logistic(
-                    examples._replace(mask=examples.mask > 0),
-                    context,
-                    penalty=self.penalty,
-                    steps=self.steps,
-                    counted=examples.mask,
+                weights, bias = fit_semi_supervised(
+                    examples, context, penalty=self.penalty, steps=self.steps
                 )
         return LinearState(*examples, weights, bias)
 

@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.episode import (
+    NO_LABEL,
     Context,
     Episode,
     Examples,
     Inputs,
     concatenate,
+    labelled,
     leaves,
     take_tasks,
     tree_map,
@@ -24,13 +26,13 @@ from quickstudy.episode import (
 from quickstudy.functional import Weights, adapted_names, full_precision, over_tasks
 from quickstudy.learners.base import Learner
 from quickstudy.learners.class_names import check_reads_names, named_examples
-from quickstudy.learners.logistic import fit_logistic
 from quickstudy.learners.metric import (
     UNSEEN,
     closeness,
     log_temperature_of,
     named_prototypes,
 )
+from quickstudy.learners.semi_supervised import fit_semi_supervised
 from quickstudy.likelihood import Categorical
 from quickstudy.nn.encoders import Encoder
 
@@ -45,7 +47,7 @@ class FineTuning(Learner):
     heads ``w_c = p_c``, and goes over its support some times, in batches, by AdamW (Loshchilov & Hutter 2019) on
     ``-log softmax(κ cos(f_θ(x), w))_y``; the rate rises for a tenth of the steps and falls to nothing. At last, a
     logistic regression is fitted to the unit features of the support, as by
-    :class:`quickstudy.learners.closed_form.LinearHead`.
+    :class:`quickstudy.learners.closed_form.LinearHead`; it alone learns from examples without a label.
 
     Hu et al. 2022, Pushing the Limits of Simple Pipelines for Few-Shot Learning (pre-train, meta-train, fine-tune).
     Differs from the paper: the support itself is what is trained on, not copies of it that were altered; the head is
@@ -90,6 +92,7 @@ class FineTuning(Learner):
     additive = True
     inner_loop = True
     grows = True
+    semi_supervised = True
     state_type = dict
 
     def __init__(
@@ -143,7 +146,8 @@ class FineTuning(Learner):
     def outer_loss(self, episode: Episode) -> Tensor:
         """The loss of the queries by prototypes, before anything is tuned."""
         support, query, context = episode
-        state = named_prototypes(self.embed, support, context, self.name_weight())
+        known = labelled(support)
+        state = named_prototypes(self.embed, known, context, self.name_weight())
         logits = closeness(self.embed(query.x), state.means, "cosine") * self.log_temperature.exp()
         logits = logits.masked_fill(state.counts[:, None] == 0, UNSEEN)
         return self.likelihood.nll(logits, query, context)
@@ -181,18 +185,18 @@ class FineTuning(Learner):
                 for name, value in self.encoder.named_parameters()
                 if name in self.tuned
             }
-            if own and len(y):
+            said = y != NO_LABEL
+            if own and bool(said.any()):
                 with _mode(self.encoder, training=False):
-                    heads = named_prototypes(self.embed, support, context, weight).means[0]
+                    known = labelled(support)
+                    heads = named_prototypes(self.embed, known, context, weight).means[0]
                 torch.manual_seed(self.seed)
-                self._descend(own, heads.clone(), x, y, counted)
+                self._descend(own, heads.clone(), take_tasks(x, said), y[said], counted[said])
             with _mode(self.encoder, training=False):
                 features = F.normalize(self._features(own, x), dim=-1)[None]
             with full_precision(features.device):
-                fitted = Examples(features, y[None], counted[None] > 0)
-                head = fit_logistic(
-                    fitted, context, penalty=self.penalty, steps=32, counted=counted[None]
-                )
+                fitted = Examples(features, y[None], counted[None])
+                head = fit_semi_supervised(fitted, context, penalty=self.penalty, steps=32)
         weights = {f"encoder.{name}": value.detach()[None] for name, value in own.items()}
         return weights | {"head.weight": head[0].detach(), "head.bias": head[1].detach()}
 

@@ -55,14 +55,53 @@ def fit_logistic(
         Weights (task, width, way) and bias (task, 1, way), differentiable in the features and n. The bias of a class
         without examples is :data:`quickstudy.learners.metric.UNSEEN`, for the best is minus infinity.
     """
-    features, labels, mask = examples
-    exists = mask[..., None]
-    share = (mask if counted is None else counted)[..., None].to(features.dtype)
+    if counted is not None:
+        examples = examples._replace(mask=counted)
+    return fit_targets(examples.x, targets_of(examples, context), penalty=penalty, steps=steps)
+
+
+def targets_of(examples: Examples, context: Context) -> Tensor:
+    """For how many examples of each class an example counts: as the mask says for its own, 0 for others.
+
+    Args:
+        examples: x are features, whose kind of number the answer has.
+        context: which classes exist.
+
+    Returns:
+        (task, example, way)
+    """
+    member = F.one_hot(examples.y, context.classes.shape[1]).to(examples.x.dtype)
+    return member * examples.mask[..., None].to(member.dtype)
+
+
+def fit_targets(
+    features: Tensor,
+    target: Tensor,
+    *,
+    penalty: float,
+    steps: int,
+    start: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The same where an example may count for several classes, for each as much as is said.
+
+    ``min_{W, b} Σ_i Σ_c -t_ic log softmax(Wᵀ x_i + b)_c + λ/2 ‖W‖²``
+
+    Args:
+        features: x, (task, example, width).
+        target: t, none of them negative, (task, example, way); all 0 for padding.
+        penalty: λ.
+        steps: most Newton steps.
+        start: weights and bias that may be near, to begin with; it changes the way and not the end.
+
+    Returns:
+        As of :func:`fit_logistic`, differentiable in the features and targets.
+    """
+    share = target.sum(2, keepdim=True)
+    exists = share > 0
     count = exists.sum(1, keepdim=True).clamp(min=1).to(features.dtype)
     # A shift of the features is absorbed by the bias, and centred rows do not couple it with the weights.
     centre = torch.where(exists, features, 0).sum(1, keepdim=True) / count
     rows = torch.where(exists, features - centre, 0)
-    target = F.one_hot(labels, context.classes.shape[1]).to(features.dtype) * share
     seen = target.sum(1, keepdim=True) > 0
 
     def slope_of(rows: Tensor, values: Tensor) -> Tensor:
@@ -74,7 +113,11 @@ def fit_logistic(
     with torch.no_grad():
         span = Span.of(rows)
         problem = _Problem.of(span.rows, target, share, seen, penalty)
-        inside = _newton(problem, steps)
+        begin = None
+        if start is not None:
+            weights, bias = (value.masked_fill(~seen, 0) for value in start)
+            begin = span.inside(torch.cat([weights, bias + centre @ weights], 1))
+        inside = _newton(problem, steps, begin)
         solve = problem.solver(problem.logits(inside))
         found = span.outside(inside)
 
@@ -85,7 +128,7 @@ def fit_logistic(
         beyond[:, -1] = 0
         return span.outside(solve(within, LAST_PRODUCTS)) + beyond / penalty
 
-    if rows.requires_grad or share.requires_grad:
+    if rows.requires_grad or target.requires_grad:
         slope = slope_of(rows, found)
         slope.register_hook(turned)
         # Worth nothing, but for its derivative.
@@ -265,9 +308,11 @@ class _Problem(NamedTuple):
         return solve
 
 
-def _newton(problem: _Problem, steps: int) -> Tensor:
-    """Where the objective is least, (task, coordinate + 1, way)."""
-    values = problem.rows.new_zeros(*problem.factor.shape[:2], problem.target.shape[2])
+def _newton(problem: _Problem, steps: int, start: Tensor | None = None) -> Tensor:
+    """Where the objective is least, (task, coordinate + 1, way); sought from zero, or from where one says."""
+    values = start
+    if values is None:
+        values = problem.rows.new_zeros(*problem.factor.shape[:2], problem.target.shape[2])
     logits = problem.logits(values)
     objective = problem.objective(logits, values)
     precision = torch.finfo(values.dtype).eps

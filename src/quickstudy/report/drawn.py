@@ -73,7 +73,8 @@ def draw_task(
         outputs, attention = answer_with_attention(learner, episode)
     likelihood = cast(Categorical, learner.likelihood)
     probabilities = likelihood.probabilities(outputs, episode.context)[0].cpu()
-    classes, support, queries = (part[0] for part in episodes.rows(0))
+    drawn = episodes.drawn(0)
+    classes, support, queries = drawn.classes[0], drawn.support[0], drawn.query[0]
     pool = source.pool(split)
     shown = Shown(source, pool, split)
     return Drawn(

@@ -21,6 +21,7 @@ METHODS = {
     "before_adaptation": "this model, before adapting",
     "without_description": "without names and description",
     "without_modulation": "with the same weights in every task",
+    "without_unlabelled": "without the examples that have no label",
     "inner_steps_0": "with no inner step",
     "inner_steps_1": "with 1 inner step",
     "inner_steps_5": "with 5 inner steps",

@@ -32,6 +32,7 @@ from quickstudy.evaluation.contest import answering, score_tasks
 from quickstudy.evaluation.intervals import interval
 from quickstudy.evaluation.measures import summary
 from quickstudy.functional import keep_large_blocks
+from quickstudy.learners import semi_supervised_learners
 from quickstudy.learners.base import Learner
 from quickstudy.machine import hardware
 from quickstudy.training.keeping import (
@@ -93,6 +94,14 @@ def _check(config: RunConfig) -> None:
         raise ConfigError(
             "The precision 16-mixed needs a GPU (a CPU is 25 times slower with it); set training.precision to "
             "bf16-mixed or 32-true."
+        )
+    bare = max(config.episode.unlabelled, config.validation.unlabelled)
+    learner = config.learner["name"]
+    if bare and learner not in semi_supervised_learners():
+        raise ConfigError(
+            f"Tasks have {bare} examples without a label, from which the learner {learner} learns nothing; set "
+            "episode.unlabelled and validation.unlabelled to 0, or learner to one of "
+            f"{', '.join(semi_supervised_learners())}."
         )
     processes = training.devices * training.nodes
     if training.measure_tasks and processes > 1:
