@@ -44,6 +44,7 @@ class AdaptedTask:
         embedded: where the examples lie, if its artifact refuses queries by their distance from them.
         before: how many tasks of its stream came before it.
         unlabelled: how many without a label were seen so far.
+        taught: the class of each of ``seen``, of tasks of one class for each example; empty where it is not known.
     """
 
     base_id: str
@@ -56,6 +57,7 @@ class AdaptedTask:
     embedded: Embedded | None = None
     before: int = 0
     unlabelled: int = 0
+    taught: list[str] = field(default_factory=list)
 
 
 def fingerprints(x: Inputs) -> list[str]:
@@ -120,6 +122,7 @@ def save_task(path: str | Path, task: AdaptedTask, *, base: str | Path | None = 
         "seen": task.seen,
         "before": task.before,
         "unlabelled": task.unlabelled,
+        "taught": task.taught,
     }
     facts["sha256"] = _checksum(facts, tensors)
     content = safetensors.torch.save(tensors, metadata={"quickstudy": json.dumps(facts)})
@@ -212,4 +215,5 @@ def load_task(path: str | Path, artifact: Artifact) -> AdaptedTask:
         # Which earlier versions did not write.
         before=facts.get("before", 0),
         unlabelled=facts.get("unlabelled", 0),
+        taught=facts.get("taught", [""] * len(facts["seen"])),
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
-from quickstudy.adapted import AdaptedTask, check_base, fingerprints
+from quickstudy.adapted import AdaptedTask, check_base
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import (
     NO_LABEL,
@@ -17,12 +16,11 @@ from quickstudy.episode import (
     labelled,
     leaves,
     put_behind,
-    take_tasks,
     tree_map,
 )
 from quickstudy.following import memory_of
-from quickstudy.learners import semi_supervised_learners
-from quickstudy.likelihood import Bernoulli, Categorical
+from quickstudy.labelling import Labels, note_conflicts, numbered, told
+from quickstudy.likelihood import Categorical
 from quickstudy.naming import Description, blank, check_names, new_context
 from quickstudy.nn.several import SeveralEncoders
 from quickstudy.nn.tables import TableEncoder
@@ -30,9 +28,6 @@ from quickstudy.rejection import Embedded, rejection_in
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
-
-Labels = Sequence[str | None] | Sequence[Sequence[str]] | Tensor
-"""Names of classes, of which None is one that nobody has said; or lists of labels; or float (example, values)."""
 
 
 def extend(
@@ -89,7 +84,7 @@ def extend(
             raise ArtifactError(
                 "A task starts from what another left when it begins; leave the previous task out, or begin anew."
             )
-    names, y = _numbered(artifact, task, labels, class_names, new_classes=new_classes)
+    names, y = numbered(artifact, task, labels, class_names, new_classes=new_classes)
     bare = int((y == NO_LABEL).sum()) if isinstance(artifact.learner.likelihood, Categorical) else 0
     device = next(artifact.learner.parameters()).device
     support = Examples(
@@ -103,6 +98,9 @@ def extend(
         context = new_context(names, artifact.learner, device, description)
     if task is not None:
         context = context._replace(description=task.context.description)
+    marks, taught = told(x, labels, y)
+    if task is not None:
+        note_conflicts(task, marks, taught)
     known_state = memory_of(artifact, after) if task is None else task.state
     with torch.no_grad():
         state = artifact.learner.adapt(support, context, known_state)
@@ -118,61 +116,12 @@ def extend(
         class_names=names,
         examples=count - bare + (0 if task is None else task.examples),
         inputs=artifact.inputs,
-        seen=([] if task is None else task.seen) + fingerprints(_with_label(x, y) if bare else x),
+        seen=([] if task is None else task.seen) + marks,
         embedded=_embedded(artifact, task, labelled(support), len(names)),
         before=task.before if task is not None else 0 if after is None else after.before + 1,
         unlabelled=bare + (0 if task is None else task.unlabelled),
+        taught=([] if task is None else task.taught) + taught,
     )
-
-
-def _numbered(
-    artifact: Artifact,
-    task: AdaptedTask | None,
-    labels: Labels,
-    class_names: Sequence[str] | None,
-    *,
-    new_classes: bool,
-) -> tuple[list[str], Tensor]:
-    """The names of all classes of the task, or of its values, and the labels as a learner takes them (example, …)."""
-    likelihood = artifact.learner.likelihood
-    many = isinstance(likelihood, Bernoulli)
-    of_names = not isinstance(labels, Tensor)
-    if of_names == likelihood.of_values or (
-        not isinstance(labels, Tensor)
-        and any((each is None or isinstance(each, str)) == many for each in labels)
-    ):
-        what = "a list of labels" if many else "numbers" if likelihood.of_values else "a class"
-        raise ArtifactError(f"This artifact predicts {what} for a query; give such labels.")
-    known = class_names if task is None else task.class_names
-    if isinstance(labels, Tensor):
-        return _values(labels, known)
-    own = {name for each in labels for name in ([each] if isinstance(each, str) else each or ())}
-    if new_classes and task is not None:
-        known = [*task.class_names, *sorted(own - set(task.class_names))]
-        _check_growth(artifact, task, known)
-    if task is None and not own and not many:
-        raise ArtifactError(
-            f"None of the {len(labels)} examples has a label; give some labels, or begin the task by the names of its "
-            "classes."
-        )
-    names = _names(own, known)
-    if many:
-        rows = [[float(name in (each or ())) for name in names] for each in labels]
-        return names, torch.tensor(rows, dtype=torch.get_default_dtype())
-    y = [NO_LABEL if each is None else names.index(str(each)) for each in labels]
-    if NO_LABEL in y:
-        check_semi_supervised(artifact)
-    return names, torch.tensor(y)
-
-
-def check_semi_supervised(artifact: Artifact) -> None:
-    """Refuse examples without a label for a learner that makes nothing of them."""
-    if not artifact.learner.semi_supervised:
-        raise ArtifactError(
-            f"Found examples without a label, from which the learner {artifact.config.learner['name']} learns nothing; "
-            f"leave them out, or put one of {', '.join(semi_supervised_learners())} on the same encoder by quickstudy "
-            "derive."
-        )
 
 
 def and_unlabelled(
@@ -194,11 +143,6 @@ def and_unlabelled(
         return bare, none
     first, second = (tree_map(lambda tensor: tensor[None], each) for each in (x, bare))
     return tree_map(lambda tensor: tensor[0], put_behind(first, second)), [*labels, *none]
-
-
-def _with_label(x: Inputs, y: Tensor) -> Inputs:
-    """Those of the examples that have one."""
-    return take_tasks(x, (y != NO_LABEL).to(leaves(x)[0].device))
 
 
 def begin(
@@ -258,47 +202,6 @@ def _embedded(
     with torch.no_grad():
         found = Embedded.of(artifact.learner.encode(support.x), support, way)
     return found.and_more(None if task is None else task.embedded)
-
-
-def _check_growth(artifact: Artifact, task: AdaptedTask, names: Sequence[str]) -> None:
-    """Refuse new classes for a learner whose tasks keep those that they began with."""
-    new = names[len(task.class_names) :]
-    if new and not artifact.learner.grows:
-        raise ArtifactError(
-            f"The class {new[0]!r} is new, but tasks of the learner {artifact.config.learner['name']} keep the classes "
-            f"that they began with, {', '.join(task.class_names)}; begin a new task with all of them."
-        )
-
-
-def _names(labels: Set[str], known: Sequence[str] | None) -> list[str]:
-    """The names of the classes, all labels among them."""
-    names = list(known or sorted(labels))
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ArtifactError(f"Found the class {twice!r} twice; give each class a name of its own.")
-    if len(names) < 2:
-        found = f"one class only, {names[0]!r}" if names else "no label"
-        raise ArtifactError(
-            f"Found {found}; a task needs at least 2. Add examples of another class."
-        )
-    unknown = sorted(labels - set(names))
-    if unknown:
-        raise ArtifactError(
-            f"The label {unknown[0]!r} is not among the classes of this task, {', '.join(names)}; correct it, make "
-            "it a new class (--new-classes, new_classes=True), or begin a new task with all classes."
-        )
-    return names
-
-
-def _values(labels: Tensor, known: Sequence[str] | None) -> tuple[list[str], Tensor]:
-    """The names of the values, and the values (example, values)."""
-    names = list(known or (f"value {number}" for number in range(1, labels.shape[1] + 1)))
-    if len(names) != labels.shape[1] or not labels.isfinite().all():
-        raise ArtifactError(
-            f"Each example needs the numbers {', '.join(names)}, all finite; found {labels.shape[1]} for each, "
-            f"{int((~labels.isfinite()).sum())} of them not finite."
-        )
-    return names, labels
 
 
 def check_finite(artifact: Artifact, x: Inputs, what: str) -> None:

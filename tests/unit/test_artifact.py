@@ -219,7 +219,7 @@ def test_classes_can_be_named_before_they_are_seen(artifact: Artifact) -> None:
     task = extend(artifact, None, support(1), ["b"], class_names=["a", "b"])
     assert task.class_names == ["a", "b"]
     assert answer(artifact, task, support(1))[0].argmax() == 1
-    assert extend(artifact, task, support(1), ["a"]).examples == 2
+    assert extend(artifact, task, support(2)[1:], ["a"]).examples == 2
 
 
 def test_a_task_may_get_new_classes(artifact: Artifact, tmp_path: Path) -> None:

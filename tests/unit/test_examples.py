@@ -204,3 +204,19 @@ def test_sequence_classification(kind, tmp_path, monkeypatch, capsys):
     assert float(after) < 0.9 * float(before)
     # Only the biases of the keys, one of each layer, have a gradient of zero.
     assert reached.count(False) <= 2 < reached.count(True)
+
+
+def test_few_labels_many_texts(tmp_path, capsys):
+    torch.manual_seed(0)
+    encoder = {"name": "words", "width": 8}
+    config = RunConfig(data="text:some.csv", learner="linear_head", encoder=encoder)
+    save_artifact(tmp_path / "reader", build_learner(config.learner, config.encoder), config, {})
+    few, many = tmp_path / "few.csv", tmp_path / "many.txt"
+    few.write_text("text,label\nabc one,x\nzzz two,y\n", encoding="utf-8")
+    many.write_text("\n".join(f"{what} {i}" for i in range(6) for what in ("abc", "zzz")))
+    run_example("few_labels_many_texts", str(few), str(many), str(tmp_path / "reader"))
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "Learned 2 classes from 2 texts with a label."
+    assert out[1].startswith("12 texts without one changed ")
+    assert out[-1].startswith("Ask a person about: ")
+    assert out[-1].count("; ") == 2

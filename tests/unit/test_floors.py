@@ -21,7 +21,7 @@ FLOORS = {
     "functional": 1, "nn": 1,
     "learners": 2, "data": 2,
     "config": 3, "build": 3, "artifact": 3, "adapted": 3, "card": 3, "rejection": 3, "answering": 3, "pretrained": 3,
-    "naming": 3, "derive": 3, "learning": 3,
+    "naming": 3, "derive": 3, "learning": 3, "labelling": 3,
     "following": 3, "feedback": 3, "corrections": 3,
     "training": 4, "evaluation": 4, "report": 4, "estimator": 4, "doctor": 4, "export": 4,
     "cli": 5, "service": 5, "__main__": 5,

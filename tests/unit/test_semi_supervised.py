@@ -21,7 +21,7 @@ from quickstudy.artifact import Artifact
 from quickstudy.config import ConfigError, RunConfig, parse_config
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.draw import Episodes
-from quickstudy.data.source import DataError
+from quickstudy.data.source import DataError, DataNote
 from quickstudy.data.synthetic import Sinusoid
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import NO_LABEL, Context, Examples, Task, collate, tree_map
@@ -228,6 +228,18 @@ def test_a_task_learns_from_them_is_kept_and_learns_on(tmp_path: Path) -> None:
     assert (again.examples, again.unlabelled) == (6, 24)
     close(answer(artifact, again, x), answer(artifact, mixed, x))
     assert not torch.allclose(answer(artifact, first, x), answer(artifact, mixed, x), atol=1e-3)
+
+
+def test_what_a_task_learned_as_another_class_before_is_named(tmp_path: Path) -> None:
+    artifact = made(ProtoNet(VectorEncoder(5, width=8, layers=1).double()))
+    x, _ = clusters(4)
+    save_task(tmp_path / "a.task", extend(artifact, None, x, ["a", "b", "a", "b"]))
+    task = load_task(tmp_path / "a.task", artifact)
+    said = r"learned example 2 as 'b' before, and now it is 'a' \(1 more such\)\. Both are kept"
+    with pytest.warns(DataNote, match=said):
+        more = extend(artifact, task, x[[0, 1, 2]], ["a", "a", "b"])
+    assert more.examples == 7
+    assert extend(artifact, task, x[:2], ["a", "b"]).taught == [*"abab", *"ab"]
 
 
 def test_who_learns_nothing_from_them_says_so() -> None:

@@ -16,7 +16,7 @@ from quickstudy.cli.values import learn_values
 if TYPE_CHECKING:
     from quickstudy.artifact import AdaptedTask, Artifact
     from quickstudy.episode import Inputs
-    from quickstudy.learning import Labels
+    from quickstudy.labelling import Labels
     from quickstudy.naming import Description
 
 MOST_UNLABELLED = 5000
@@ -231,7 +231,7 @@ def read_unlabelled(model: Artifact, path: Path) -> Inputs:
 
     from quickstudy.data.labelled import read_inputs
     from quickstudy.episode import leaves, take_tasks
-    from quickstudy.learning import check_semi_supervised
+    from quickstudy.labelling import check_semi_supervised
 
     if gives_many(model):
         raise WrongUse(

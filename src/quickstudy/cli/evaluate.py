@@ -136,7 +136,7 @@ def evaluate(
 
     model = load_artifact(artifact)
     if unlabelled:
-        from quickstudy.learning import check_semi_supervised
+        from quickstudy.labelling import check_semi_supervised
 
         check_semi_supervised(model)
     if unknown:
