@@ -15,14 +15,17 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from learner_table import ROWS, Row, TokenEncoder, with_labels
+from learner_table import ROWS, Row, TokenEncoder, with_labels, with_unlabelled
 from quickstudy.episode import Episode, Task, collate
 
 GOLDEN = Path(__file__).with_name("outputs.json")
 
 
-def episode(values: int = 0, *, many: bool = False) -> Episode:
-    """Two ragged tasks of images that no generator has to remember; with ``values``, of so many numbers each."""
+def episode(values: int = 0, *, many: bool = False, bare: bool = False) -> Episode:
+    """Two ragged tasks of images that no generator has to remember; with ``values``, of so many numbers each.
+
+    Some of their examples have no label, if they are ``bare``.
+    """
 
     def images(count: int, start: float) -> torch.Tensor:
         waves = np.sin(start + np.arange(count * 256) * 0.7) / 2 + 0.5
@@ -38,6 +41,8 @@ def episode(values: int = 0, *, many: bool = False) -> Episode:
             labels, asked = (numbers(len(each), values, start) for each in (labels, asked))
         support, query = images(way * shot, start), images(way, start + 1)
         made = Task(support, labels, query, asked, values or way)
+        if bare:
+            made = with_unlabelled(made, 2)
         return with_labels(made) if many else made
 
     return collate([task(3, 2, 0.0), task(2, 1, 5.0)])
@@ -50,7 +55,7 @@ def outputs(row: Row) -> list:
         for place, tensor in enumerate(learner.state_dict().values()):
             waves = 0.5 * np.sin(1 + place + 1.3 * np.arange(tensor.numel()))
             tensor.copy_(torch.from_numpy(waves).reshape(tensor.shape))
-    batch = episode(row.values, many=row.many)
+    batch = episode(row.values, many=row.many, bare=row.bare)
     state = learner.adapt(batch.support, batch.context)
     answers = learner.predict(state, batch.query.x, batch.context).detach()
     return [answers.flatten().tolist(), learner(batch).item()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ class Always:
     def __init__(self) -> None:
         self.learned = 0
 
-    def fit(self, texts: Sequence[str], labels: Sequence[str]) -> None:
+    def fit(self, texts: Sequence[str], labels: Sequence[str], others: Sequence[str] = ()) -> None:
         self.label, self.learned = labels[0], self.learned + 1
 
     def predict(self, texts: Sequence[str]) -> list[str]:
@@ -126,6 +127,23 @@ def test_a_model_is_fine_tuned_for_each_task_and_stays_as_it_was(tasks: TextTask
         way.encoder.state_dict()["model.embeddings.LayerNorm.weight"],
         before["model.embeddings.LayerNorm.weight"],
     )
+
+
+def test_texts_without_a_label_are_for_who_learns_from_them(source: TextSource) -> None:
+    design = replace(DESIGN, unlabelled=9)
+    plain, more = (
+        TextTasks(source, "test", each, episodes=4, seed=0)[1] for each in (DESIGN, design)
+    )
+    assert plain.others == []
+    assert more[:4] == plain[:4]
+    assert len(set(more.others)) == 9
+    assert not set(more.others) & {*more.texts, *more.asked}
+    way = untrained(name="linear_head", names=True)
+    way.fit(more.texts, more.labels, more.others)
+    assert (way.task.examples, way.task.unlabelled) == (len(more.texts), 9)
+    other = untrained(name="protonet")
+    other.fit(more.texts, more.labels, more.others)
+    assert other.task.unlabelled == 0
 
 
 def test_names_of_classes_may_be_examples(tasks: TextTasks) -> None:

@@ -168,5 +168,5 @@ def test_a_task_comes_back_from_its_file(tmp_path: Path) -> None:
     save_task(tmp_path / "own.task", task)
     again = load_task(tmp_path / "own.task", artifact)
     assert torch.equal(answer(artifact, again, asked), before)
-    more = extend(artifact, again, texts[:2], ["order", "order"])
+    more = extend(artifact, again, asked, ["order", "order"])
     assert not torch.equal(answer(artifact, more, asked), before)

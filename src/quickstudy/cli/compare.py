@@ -35,6 +35,14 @@ def compare(
     within_group: Annotated[
         bool, typer.Option("--within-group", help="Take a task's classes from one group.")
     ] = False,
+    unlabelled: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="NUMBER",
+            help="Texts without a label that a task brings too, for those who learn from such.",
+        ),
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Which tasks are drawn.")] = 0,
     drop_duplicates: Annotated[
         bool,
@@ -57,6 +65,7 @@ def compare(
     \b
     Examples:
       quickstudy compare runs/intents/artifact --data text:intents.csv --shot 5
+      quickstudy compare text --data text:intents.csv --shot 5 --unlabelled 400
       quickstudy compare runs/intents/artifact --against logreg_names,setfit --episodes 10 --plot compared.svg
     """
     if plot is not None and plot.suffix not in (".svg", ".png"):
@@ -76,9 +85,12 @@ def compare(
     )
     from quickstudy.evaluation.compare import TextTasks
     from quickstudy.evaluation.compare import compare as run
+    from quickstudy.labelling import check_semi_supervised
 
     model = load_artifact(artifact)
     refuse_many(model, "compare")
+    if unlabelled:
+        check_semi_supervised(model)
     alternatives: dict[str, Alternative] = {}
     try:
         alternatives[str(artifact)] = ByArtifact(model)
@@ -100,6 +112,7 @@ def compare(
         within_group=within_group,
         most_way=5,
         examples=model.config.validation.examples,
+        unlabelled=unlabelled,
     )
     assert isinstance(source, PoolSource)
     tasks = TextTasks(source, split.value, design, episodes=episodes, seed=seed)
@@ -114,6 +127,7 @@ def compare(
         "split": split.value,
         "seed": seed,
         "within_group": within_group,
+        "unlabelled": unlabelled,
         "methods": methods,
     }
     if shared is not None:
@@ -146,10 +160,12 @@ def print_comparison(scores: dict[str, Any]) -> None:
                 f"{answering['mean']:.2f}",
             ]
         )
+    bare = f" and {scores['unlabelled']} texts without a label" if scores["unlabelled"] else ""
     print_table(
         ["", "accuracy (95 % interval)", "seconds to learn a task", "to answer it"],
         rows,
-        title=f"{scores['way']}-way {scores['shot']}-shot, {scores['episodes']} tasks of the {scores['split']} split",
+        title=f"{scores['way']}-way {scores['shot']}-shot{bare}, {scores['episodes']} tasks of the "
+        f"{scores['split']} split",
     )
     for name, found in list(scores["methods"].items())[1:]:
         gap = {

@@ -1,4 +1,7 @@
-"""What else a person could use to learn a task from a few texts; each has two verbs, ``fit`` and ``predict``."""
+"""What else a person could use to learn a task from a few texts; each has two verbs, ``fit`` and ``predict``.
+
+Texts without a label are made use of by adapted artifacts only, and by these if their learner can.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ class AlternativeError(ValueError):
 class Alternative(Protocol):
     """One way of learning a task from texts; ``fit`` forgets the task before."""
 
-    def fit(self, texts: Sequence[str], labels: Sequence[str]) -> None:
-        """Learn which label each text has."""
+    def fit(self, texts: Sequence[str], labels: Sequence[str], others: Sequence[str] = ()) -> None:
+        """Learn which label each text has, perhaps with the help of others of which nobody says it."""
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The likeliest label of each text."""
@@ -55,8 +58,11 @@ class ByArtifact:
         tokens: torch.Tensor = encoder.tokenize(list(texts))
         return tokens
 
-    def fit(self, texts: Sequence[str], labels: Sequence[str]) -> None:
-        self.task = extend(self.artifact, None, self._tokens(texts), list(labels))
+    def fit(self, texts: Sequence[str], labels: Sequence[str], others: Sequence[str] = ()) -> None:
+        if not self.artifact.learner.semi_supervised:
+            others = ()
+        tokens = self._tokens([*texts, *others])
+        self.task = extend(self.artifact, None, tokens, [*labels, *[None] * len(others)])
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         chosen = answer(self.artifact, self.task, self._tokens(texts)).argmax(1)
@@ -89,7 +95,7 @@ class FineTuned:
     def __init__(self) -> None:
         self.start = HuggingFaceEncoder(frozen=False)
 
-    def fit(self, texts: Sequence[str], labels: Sequence[str]) -> None:
+    def fit(self, texts: Sequence[str], labels: Sequence[str], others: Sequence[str] = ()) -> None:
         self.names = sorted(set(labels))
         y = torch.tensor([self.names.index(label) for label in labels])
         with torch.random.fork_rng(devices=[]):
@@ -144,7 +150,7 @@ class ByContrast:
         setfit.logging.set_verbosity_error()
         self.setfit, self.dataset, self.folder = setfit, Dataset, str(minilm_folder())
 
-    def fit(self, texts: Sequence[str], labels: Sequence[str]) -> None:
+    def fit(self, texts: Sequence[str], labels: Sequence[str], others: Sequence[str] = ()) -> None:
         self.names = sorted(set(labels))
         y = [self.names.index(label) for label in labels]
         self.model = self.setfit.SetFitModel.from_pretrained(self.folder)

@@ -13,6 +13,7 @@ from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.draw import Episodes
 from quickstudy.data.source import DataError, PoolSource, Split
 from quickstudy.data.text_tasks import Texts
+from quickstudy.episode import labelled
 from quickstudy.evaluation.alternatives import Alternative
 from quickstudy.evaluation.contest import FixedPool, Progress
 from quickstudy.evaluation.measures import summary
@@ -26,6 +27,8 @@ class TextTask(NamedTuple):
     asked: list[str]
     right: list[str]
     """The labels of what is asked."""
+    others: list[str]
+    """Texts without a label."""
 
 
 class TextTasks(Sequence[TextTask]):
@@ -58,13 +61,14 @@ class TextTasks(Sequence[TextTask]):
 
     def __getitem__(self, index: Any) -> Any:
         support, query, _ = self.drawn[index]
-        shown, asked = (each.x[each.mask].tolist() for each in (support, query))
+        known = labelled(support).mask
+        shown, asked = support.x[known].tolist(), query.x[query.mask].tolist()
         return TextTask(
-            *(
-                [part[row] for row in rows]
-                for rows in (shown, asked)
-                for part in (self.every, self.names)
-            )
+            texts=[self.every[row] for row in shown],
+            labels=[self.names[row] for row in shown],
+            asked=[self.every[row] for row in asked],
+            right=[self.names[row] for row in asked],
+            others=[self.every[row] for row in support.x[support.mask & ~known].tolist()],
         )
 
 
@@ -93,7 +97,7 @@ def compare(
     for done, task in enumerate(tasks):
         for name, each in alternatives.items():
             begun = time.process_time()
-            each.fit(task.texts, task.labels)
+            each.fit(task.texts, task.labels, task.others)
             learned = time.process_time()
             answers = each.predict(task.asked)
             ended = time.process_time()
