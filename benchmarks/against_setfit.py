@@ -4,7 +4,8 @@ The corpora took no part in the training of the artifact: the test topics of Huf
 questions of TREC, the relations of FewRel's part from SemEval (it trained on other relations, of the part from
 Wikipedia). Every way of learning has the same tasks, from the texts to the answers, one after the other in one process
 and on one thread; the time is the processor's. Beside the artifact as it ships stand the same with its encoder trained
-on the task for some passes (the learner ``fine_tune``), and logistic regression on frozen MiniLM with the names of the
+on the task for some passes (the learner ``fine_tune``), the same artifact with the help of texts of the task's classes
+that have no label, of which the others know nothing, and logistic regression on frozen MiniLM with the names of the
 classes as examples.
 
 Needs ``pip install 'quickstudy[setfit]'``. FOLDER holds a folder for each corpus. Corpora that were tried before stay
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,17 @@ from record import earlier, record
 CORPORA = {"huffpost": "huffpost", "trec": "trec,protocol=all", "fewrel": "fewrel,target=semeval"}
 TUNING: dict[str, Any] = {"name": "fine_tune", "names": True}
 PASSES = (1, 8)
-SHOT, QUERIES = 8, 10
+SHOT, QUERIES, UNLABELLED = 8, 10, 400
+
+
+class LabelledOnly:
+    """A way of learning that is told of no text without a label."""
+
+    def __init__(self, way: Alternative) -> None:
+        self.way, self.predict = way, way.predict
+
+    def fit(self, texts: Sequence[str], labels: Sequence[str], others: Sequence[str] = ()) -> None:
+        self.way.fit(texts, labels)
 
 
 def with_ratios(methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -65,12 +77,15 @@ def main() -> None:
         tuned = derive(shipped, TUNING | {"passes": passes})
         ways[f"text, {passes} passes"] = ByArtifact(tuned)
     ways |= {name: alternative(name) for name in ("logreg_names", "setfit")}
+    ways = {name: LabelledOnly(way) for name, way in ways.items()}
+    ways[f"text, {UNLABELLED} without a label"] = ByArtifact(shipped)
     settings = {"threads": 1, "way": 5, "shot": SHOT, "queries": QUERIES, "artifact": shipped.id}
     for name in chosen.corpora:
         source = build_source(located(CORPORA[name], chosen.folder))
         assert isinstance(source, PoolSource)
         source.prepare(shipped.learner.encoder)
-        design = EpisodeDesign(5, *((2, 2) if chosen.smoke else (SHOT, QUERIES)))
+        shape = (2, 2) if chosen.smoke else (SHOT, QUERIES)
+        design = EpisodeDesign(5, *shape, unlabelled=UNLABELLED)
         tasks = TextTasks(
             source, "test", design, episodes=2 if chosen.smoke else chosen.tasks, seed=0
         )

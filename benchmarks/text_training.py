@@ -226,19 +226,21 @@ def main() -> None:
         trained_on = {name: LICENCES[name] for name in CORPORA if name != chosen.without}
         facts = artifact.facts | {"data": trained_on, "made by": "benchmarks/text_training.py"}
         save_artifact(chosen.out, learner, config, on_card(tests), facts=facts, whole=False)
+    # Of the artifact, for a run that was made before may differ from what this script would train now.
+    assert isinstance(learner, LinearHead)
     made = {
-        "steps": steps,
-        "seed": chosen.seed,
+        "steps": artifact.config.training.steps,
+        "seed": artifact.config.training.seed,
         "precision": artifact.config.training.precision,
         "training_minutes": artifact.facts["training"]["minutes"],
         "processor": artifact.facts["hardware"]["processor"],
-        "config": CONFIG,
-        "name": NAME,
+        "config": artifact.config.model_dump(mode="json"),
+        "name": learner.log_name_weight.exp().item(),
         "tests": tests,
     } | ({} if held is None else {"share_of_change_held": held})
     run = f"without {chosen.without}" if chosen.without else "all"
     runs = earlier("text_training", "runs") | {
-        f"{run}, seed {chosen.seed}" if chosen.seed else run: made
+        f"{run}, seed {made['seed']}" if made["seed"] else run: made
     }
     settings = {"threads": 1, "rank": RANK, "share": SHARE, "draws": DRAWS}
     record("text_training", settings | {"runs": runs}, keep=not chosen.smoke)

@@ -68,8 +68,8 @@ def check_semi_supervised(artifact: Artifact) -> None:
     if not artifact.learner.semi_supervised:
         raise ArtifactError(
             f"Found examples without a label, from which the learner {artifact.config.learner['name']} learns nothing; "
-            f"leave them out, or put one of {', '.join(semi_supervised_learners())} on the same encoder by quickstudy "
-            "derive."
+            f"leave them out, or put one that does ({', '.join(semi_supervised_learners())}) on the same encoder with: "
+            "quickstudy derive ARTIFACT --learner NAME --out NEW."
         )
 
 
