@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.adapted import AdaptedTask, check_base
+from quickstudy.data.source import DataNote
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import Inputs, leaves, take_tasks, tree_map
 from quickstudy.learners.autoregressive import sampled_in_turn
@@ -112,6 +114,14 @@ def judge(artifact: Artifact, task: AdaptedTask, x: Inputs) -> Judged:
             "numbers knows no classes."
         )
     rejection = rejection_of(artifact)
+    if task.unlabelled and not rejection.unlabelled:
+        warnings.warn(
+            "The threshold was learned from tasks in which all examples have a label, and this task learned from "
+            f"{task.unlabelled} without one too, which makes it surer. Let the model learn it anew with: quickstudy "
+            f"evaluate {artifact.path or 'ARTIFACT'} --unknown --unlabelled {task.unlabelled}.",
+            DataNote,
+            stacklevel=3,
+        )
     variances = torch.tensor(rejection.variances, dtype=torch.float64)
     chances, scores = [], []
     for batch, outputs in _outputs(artifact, task, x):

@@ -118,6 +118,7 @@ class Rejection:
         way: classes of the tasks that it was learned on, or (fewest, most).
         shot: examples of each class in those tasks, or (fewest, most).
         split: of the training data, from which those tasks were drawn.
+        unlabelled: examples without a label in those tasks.
         variances: within training classes, of each feature of an embedding; for ``mahalanobis`` only.
     """
 
@@ -127,6 +128,7 @@ class Rejection:
     way: int | tuple[int, int]
     shot: int | tuple[int, int]
     split: str
+    unlabelled: int = 0
     variances: tuple[float, ...] = ()
 
     def as_json(self) -> dict[str, Any]:

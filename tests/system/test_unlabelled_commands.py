@@ -120,6 +120,40 @@ def test_an_evaluation_shows_what_they_are_worth(
     assert "without the examples that have no label" in report.read_text(encoding="utf-8")
 
 
+def test_a_threshold_is_learned_from_such_tasks_or_said_to_be_of_others(
+    tables: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few, many = map(str, tables)
+    model, task = str(saved(tmp_path, "linear_head")), str(tmp_path / "a.task")
+    words = [
+        "--way",
+        "3",
+        "--shot",
+        "1",
+        "--queries",
+        "3",
+        "--episodes",
+        "20",
+        "--unknown",
+        "--json",
+    ]
+    learn = ["adapt", model, few, "--unlabelled", many, "--out", task, "--replace"]
+    assert main(["evaluate", model, *words]) == 0
+    assert main(learn) == 0
+    capsys.readouterr()
+    assert main(["predict", task, many, "--reject", "--json"]) == 0
+    said = capsys.readouterr().err
+    assert "this task learned from 18 without one too, which makes it surer" in said
+    assert "--unknown --unlabelled 18" in said
+    assert main(["evaluate", model, *words, "--unlabelled", "18"]) == 0
+    found = json.loads(capsys.readouterr().out)["unknown"]
+    assert main(learn) == 0
+    capsys.readouterr()
+    assert found["unlabelled"] == load_artifact(model).facts["rejection"]["unlabelled"] == 18
+    assert main(["predict", task, many, "--reject", "--json"]) == 0
+    assert "surer" not in capsys.readouterr().err
+
+
 def test_an_empty_or_missing_file_of_them_is_named(
     tables: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -245,7 +245,9 @@ def test_what_a_task_learned_as_another_class_before_is_named(tmp_path: Path) ->
 def test_who_learns_nothing_from_them_says_so() -> None:
     x, y = clusters(6)
     labels = [*(f"class {each}" for each in y.tolist()[:5]), None]
-    with pytest.raises(ArtifactError, match=r"protonet learns nothing; .*\(fine_tune, linear_head\)"):
+    with pytest.raises(
+        ArtifactError, match=r"protonet learns nothing; .*\(fine_tune, linear_head\)"
+    ):
         extend(made(ProtoNet(VectorEncoder(5, width=8, layers=1).double())), None, x, labels)
     with pytest.raises(ArtifactError, match="None of the 6 examples has a label"):
         extend(made(LinearHead(RawEncoder(5))), None, x, [None] * 6)

@@ -6,7 +6,7 @@ asked all the same. Where a data set brings examples of no class, tasks are aske
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,15 @@ from torch import Tensor
 from quickstudy.data.design import EpisodeDesign, span
 from quickstudy.data.features import with_features
 from quickstudy.data.source import DataError, Pool, PoolSource, Split, TaskSource
-from quickstudy.episode import Episode, Examples, Inputs, concatenate, leaves, tree_map
+from quickstudy.episode import (
+    Episode,
+    Examples,
+    Inputs,
+    concatenate,
+    labelled,
+    leaves,
+    tree_map,
+)
 from quickstudy.evaluation.contest import Contest, vectors_of
 from quickstudy.learners.base import Learner
 from quickstudy.likelihood import Categorical
@@ -145,7 +153,7 @@ def ask(
         split: of the source.
         design: of the tasks as the learner meets them; as many classes again, at most :data:`LEFT_OUT` and as many as
             there are, are asked for beside these, or examples of no class that the data set brings, at most
-            :data:`STRANGERS` in a task.
+            :data:`STRANGERS` in a task. Examples without a label are of the classes left out too, as a user's are.
         episodes: how many tasks.
         seed: with the split, decides which tasks.
         variances: within training classes; by default those within the classes of these tasks.
@@ -169,9 +177,7 @@ def ask(
     strangers = strangers_of(source, split, learner, encoded=reader is not learner, device=device)
     beside = 0 if strangers is not None else _left_out(source.pool(split), split, design)
     low, way = span(design.way)
-    wider = EpisodeDesign(
-        (low + beside, way + beside), design.shot, design.queries, design.within_group
-    )
+    wider = replace(design, way=(low + beside, way + beside))
     parts: dict[str, list[Tensor]] = {name: [] for name in ("known", "right", "asked", *SCORES)}
     spread, free, embedded, first = torch.zeros(()), torch.zeros(()), [], 0
     for each in contest.rounds(wider, episodes):
@@ -184,7 +190,8 @@ def ask(
         outputs = contestant.answer(episode)
         chosen = Categorical.mask(outputs, episode.context).argmax(-1)
         way = episode.context.classes.shape[1]
-        learned = Embedded.of(reader.encode(episode.support.x), episode.support, way)
+        told = labelled(episode.support)
+        learned = Embedded.of(reader.encode(told.x), told, way)
         queries = reader.encode(episode.query.x)
         embedded.append((learned, queries))
         within, number = Embedded.of(queries, episode.query._replace(mask=known), way).within()

@@ -67,6 +67,7 @@ def fit_rejection(
         way=design.way,
         shot=design.shot,
         split=split,
+        unlabelled=design.unlabelled,
         variances=tuple(asked.variances.tolist()) if chosen == "mahalanobis" else (),
     )
 
