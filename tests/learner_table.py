@@ -99,6 +99,13 @@ ROWS = [
     Row("protonet-labels", "protonet", {"labels": "many"}, steps=40),
     Row("matching", "matching", {}),
     Row("matching-context", "matching", {"layers": 2, "heads": 2}),
+    Row("soft_prototypes", "soft_prototypes", {}, bare=True),
+    Row(
+        "soft_prototypes-distractors",
+        "soft_prototypes",
+        {"distractors": True, "refinements": 2, "distance": "euclidean"},
+        bare=True,
+    ),
     Row("relation", "relation", {}),
     Row("feat", "feat", {"heads": 2}),
     Row("feat-euclidean", "feat", {"distance": "euclidean"}),

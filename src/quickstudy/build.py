@@ -361,6 +361,7 @@ def build_design(
         most_way=min(part.most_way, most_way or part.most_way),
         examples=part.examples,
         unlabelled=part.unlabelled,
+        distractors=part.distractors,
     )
 
 

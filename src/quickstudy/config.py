@@ -29,6 +29,7 @@ class _Design(_Part):
     queries: int | None = Field(default=None, ge=1)
     within_group: bool = False
     unlabelled: int = Field(default=0, ge=0)
+    distractors: int = Field(default=0, ge=0)
 
     @field_validator("way", "shot")
     @classmethod
@@ -53,6 +54,7 @@ class EpisodeConfig(_Design):
         within_group: all classes of a task come from one group.
         unlabelled: examples of a task's classes without a label that it learns from too, all classes together; for
             learners that use such.
+        distractors: classes that a task does not have, whose examples are among those without a label.
         tasks: tasks of a training step, over all processes together.
         same_shot: the tasks of a step share one shot of the range and are drawn at once, by a world: nothing is padded.
         labels: given, or none to train and validate without reading any: an image and its variations are a class.
@@ -78,7 +80,7 @@ class EpisodeConfig(_Design):
     @field_validator("stream")
     @classmethod
     def _streams_of_plain_tasks(cls, value: int, info: Any) -> int:
-        for key in ("same_shot", "projected", "unlabelled"):
+        for key in ("same_shot", "projected", "unlabelled", "distractors"):
             if value > 1 and info.data.get(key):
                 raise ValueError(f"must be 1 beside {key}, which is for tasks by themselves")
         return value
@@ -100,6 +102,7 @@ class ValidationConfig(_Design):
         queries: as in training; null for what brings a task to 120 examples.
         within_group: as in training.
         unlabelled: as in training.
+        distractors: as in training.
         episodes: number of tasks, or of streams.
         every: training steps between two validations.
         stream: tasks of a stream, whose score is the mean over them; null for as many as in training.

@@ -32,6 +32,7 @@ from quickstudy.learners.closed_form import LinearHead
 from quickstudy.learners.logistic import fit_logistic
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.learners.semi_supervised import TURNS, fit_semi_supervised
+from quickstudy.learners.soft_prototypes import SoftPrototypes
 from quickstudy.learning import begin_by_name, extend
 from quickstudy.nn.encoders import RawEncoder, VectorEncoder
 from quickstudy.training import train
@@ -109,7 +110,7 @@ def accuracy(learner: Learner, x: Tensor, y: Tensor) -> float:
     return (found == truth).double().mean().item()
 
 
-@pytest.mark.parametrize("name", ["linear_head", "fine_tune"])
+@pytest.mark.parametrize("name", ["linear_head", "fine_tune", "soft_prototypes"])
 def test_examples_without_a_label_help(name: str) -> None:
     gained = []
     for seed in range(8):
@@ -121,10 +122,37 @@ def test_examples_without_a_label_help(name: str) -> None:
     assert min(gained) > -0.02
 
 
-def test_a_class_that_no_label_names_is_never_guessed_and_nothing_is_learned_without_any() -> None:
+@pytest.mark.parametrize("distractors", [False, True])
+def test_soft_prototypes_are_the_steps_of_k_means(distractors: bool) -> None:
+    x, y = clusters(30)
+    given = torch.where(torch.arange(30) < 6, y, NO_LABEL)
+    learner = SoftPrototypes(
+        RawEncoder(5), distance="euclidean", refinements=3, distractors=distractors
+    ).double()
+    learner.log_temperature.data.fill_(np.log(10.0))  # which float32 rounded
+    if distractors:
+        assert learner.threshold is not None
+        learner.threshold.data.fill_(-20.0)
+    found = learner.adapt(examples_of(x, given), context_of(WAY)).prototypes[0].detach().numpy()
+    rows, known = x.numpy(), np.eye(WAY)[y[:6]]
+    centres = np.stack([rows[:6][y[:6] == c].mean(0) for c in range(WAY)])
+    for _ in range(3):
+        logits = -10 * ((rows[6:, None] - centres) ** 2).sum(-1) / 5
+        shares = np.exp(logits)
+        others = np.exp(-20.0) if distractors else 0.0
+        shares = shares / (shares.sum(1, keepdims=True) + others)
+        weight = np.concatenate([known, shares])
+        centres = weight.T @ rows / weight.sum(0)[:, None]
+    np.testing.assert_allclose(found, centres, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["linear_head", "fine_tune", "soft_prototypes"])
+def test_a_class_that_no_label_names_is_never_guessed_and_nothing_is_learned_without_any(
+    name: str,
+) -> None:
     x, y = clusters(30)
     given = torch.where((torch.arange(30) < 6) & (y < 2), y, NO_LABEL)
-    learner = LinearHead(RawEncoder(5))
+    learner = LEARNERS[name](RawEncoder(5)).double()
     state = learner.adapt(examples_of(x, given), context_of(WAY))
     found = learner.predict(state, x[None], context_of(WAY))[0]
     assert (found.argmax(1) < 2).all()
@@ -246,7 +274,8 @@ def test_who_learns_nothing_from_them_says_so() -> None:
     x, y = clusters(6)
     labels = [*(f"class {each}" for each in y.tolist()[:5]), None]
     with pytest.raises(
-        ArtifactError, match=r"protonet learns nothing; .*\(fine_tune, linear_head\)"
+        ArtifactError,
+        match=r"protonet learns nothing; .*\(fine_tune, linear_head, soft_prototypes\)",
     ):
         extend(made(ProtoNet(VectorEncoder(5, width=8, layers=1).double())), None, x, labels)
     with pytest.raises(ArtifactError, match="None of the 6 examples has a label"):

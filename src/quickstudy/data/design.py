@@ -213,6 +213,7 @@ def fit_design(
     examples: int,
     most_queries: int | None = None,
     unlabelled: int = 0,
+    distractors: int = 0,
 ) -> EpisodeDesign:
     """A design that a source can fill, where way or queries are left open.
 
@@ -240,35 +241,43 @@ def fit_design(
                 examples=examples,
                 most_queries=most_queries,
                 unlabelled=unlabelled,
+                distractors=distractors,
             )
             for part in source.sources.values()
         ]
         fewest = min(designs, key=lambda design: span(design.way)[1]).way
         least = min(design.queries for design in designs)
-        return EpisodeDesign(fewest, shot, least, within_group, unlabelled)
+        return EpisodeDesign(fewest, shot, least, within_group, unlabelled, distractors)
     largest = max(1, span(shot)[1])
     if isinstance(source, Prior):
         wanted = examples - largest if most_queries is None else most_queries
         known = source.way if isinstance(source, ClassWorld) else source.values
         own = way or known or (2, min(most_way, INVENTED_WAY))
-        return EpisodeDesign(own, shot, queries or max(1, wanted), within_group, unlabelled)
+        return EpisodeDesign(
+            own, shot, queries or max(1, wanted), within_group, unlabelled, distractors
+        )
     assert isinstance(source, PoolSource)
     pool = source.pool(split)
     if pool.samples:
         most = int(pool.asked.max())
-        return EpisodeDesign(way or pool.classes, shot, queries or most, within_group, unlabelled)
+        return EpisodeDesign(
+            way or pool.classes, shot, queries or most, within_group, unlabelled, distractors
+        )
     if len(pool.folds):
         most = math.ceil(pool.examples / pool.classes)
-        return EpisodeDesign(way or pool.classes, shot, queries or most, within_group, unlabelled)
+        return EpisodeDesign(
+            way or pool.classes, shot, queries or most, within_group, unlabelled, distractors
+        )
     enough = pool.enough(largest, queries or 1)
     if way is None:
         available = int(enough.sum())
         if within_group and available:
             available = int(pool.groups[enough].bincount().max())
+        available -= distractors
         # Where queries lie apart, a task has all classes; or else it would not be comparable with what is published.
         way = max(2, available) if pool.apart else min(most_way, max(2, available))
     if queries is None:
         left = int(pool.most_queries(largest)[enough].min()) if bool(enough.any()) else 1
         wanted = examples // span(way)[1] - largest if most_queries is None else most_queries
         queries = max(1, min(left, wanted))
-    return EpisodeDesign(way, shot, queries, within_group, unlabelled)
+    return EpisodeDesign(way, shot, queries, within_group, unlabelled, distractors)

@@ -21,10 +21,12 @@ from quickstudy.learners.relation import RelationNetwork
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.set_attention import FEAT
 from quickstudy.learners.snail import SNAIL
+from quickstudy.learners.soft_prototypes import SoftPrototypes
 from quickstudy.learners.tables import Tables
 
 LEARNERS: dict[str, type[Learner]] = {
     "protonet": ProtoNet,
+    "soft_prototypes": SoftPrototypes,
     "matching": MatchingNetwork,
     "relation": RelationNetwork,
     "feat": FEAT,
@@ -51,6 +53,6 @@ def semi_supervised_learners() -> list[str]:
     """Names of the learners that learn from examples without a label as well.
 
     >>> semi_supervised_learners()
-    ['fine_tune', 'linear_head']
+    ['fine_tune', 'linear_head', 'soft_prototypes']
     """
     return sorted(name for name, learner in LEARNERS.items() if learner.semi_supervised)

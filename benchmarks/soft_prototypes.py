@@ -1,0 +1,110 @@
+"""Does it pay to meta-train with examples that have no label? Glyphs, one encoder, one training time, test scripts.
+
+Three trainings of so many processor seconds: prototypes on tasks without such examples; soft prototypes (Ren et al.
+2018) on tasks with 60 of them; and the same where these are of twenty other classes as well. On the same test tasks
+answer: these three; the first with the help of 100 examples without a label through soft prototypes and through a
+linear head that guesses, both put on its encoder; and each of these without them. Once all of them are of the task's
+classes, once of as many other classes too.
+
+python benchmarks/soft_prototypes.py [--seconds 180] [--smoke]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quickstudy.artifact import Artifact
+from quickstudy.build import build_source
+from quickstudy.config import parse_config, with_overrides
+from quickstudy.data.design import EpisodeDesign
+from quickstudy.derive import derive
+from quickstudy.evaluation import Contest
+from quickstudy.functional import keep_large_blocks
+from quickstudy.training import train
+from record import compared, record
+
+COMMON: dict[str, Any] = {
+    "data": "glyphs",
+    "episode": {"way": 20, "shot": 1, "queries": 3},
+    "validation": {"way": 20, "shot": 1, "queries": 3, "episodes": 60, "every": 100},
+    "training": {"accelerator": "cpu"},
+}
+UNLABELLED = {"unlabelled": 60}
+TRAININGS: dict[str, dict[str, Any]] = {
+    "protonet": {"learner": "protonet"},
+    "soft": {"learner": "soft_prototypes", "episode": UNLABELLED, "validation": UNLABELLED},
+    "soft, distractors": {
+        "learner": {"name": "soft_prototypes", "distractors": True},
+        "episode": UNLABELLED | {"distractors": 20},
+        "validation": UNLABELLED | {"distractors": 20},
+    },
+}
+DESIGNS = {
+    "of its classes": EpisodeDesign(20, 1, 5, unlabelled=100),
+    "half of others": EpisodeDesign(20, 1, 5, unlabelled=100, distractors=20),
+}
+PROBE = 20
+
+
+def trained(name: str, folder: Path, seconds: float) -> tuple[Artifact, float]:
+    """A training of so many processor seconds, as nearly as a probe can tell, and those that it took."""
+    own = TRAININGS[name]
+    parts = {part: {**COMMON[part], **own.get(part, {})} for part in ("episode", "validation")}
+    config = parse_config({**COMMON, **own, **parts})
+    spent = []
+    for steps in (1, 1 + PROBE):
+        start = time.process_time()
+        limits = [f"training.steps={steps}", f"validation.every={steps}", "validation.episodes=2"]
+        train(with_overrides(config, limits), folder / str(steps), progress=False)
+        spent.append(time.process_time() - start)
+    steps = max(2, round(seconds * PROBE / (spent[1] - spent[0])))
+    start = time.process_time()
+    limits = [f"training.steps={steps}", f"validation.every={max(1, steps // 4)}"]
+    found = train(with_overrides(config, limits), folder / "whole", progress=False)
+    return found, time.process_time() - start
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    keep_large_blocks()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=180.0)
+    parser.add_argument("--episodes", type=int, default=400)
+    parser.add_argument("--smoke", action="store_true", help="try everything, keep nothing")
+    chosen = parser.parse_args()
+    facts, learners = {}, {}
+    with tempfile.TemporaryDirectory() as place:
+        for name in TRAININGS:
+            folder = Path(place) / name
+            artifact, used = trained(name, folder, 1.0 if chosen.smoke else chosen.seconds)
+            learners[name] = artifact.learner
+            facts[name] = {
+                "training_processor_seconds": used,
+                "training_steps": artifact.config.training.steps,
+                "config": artifact.config.model_dump(mode="json"),
+            }
+            print(name, used, flush=True)
+            if name == "protonet":
+                for head in ("soft_prototypes", "linear_head"):
+                    learners[f"protonet, {head}"] = derive(artifact, head).learner
+    tests = {}
+    for shape, design in DESIGNS.items():
+        contest = Contest(build_source("glyphs"), split="test")
+        for name, learner in learners.items():
+            contest.enter(name, learner, without_unlabelled=f"{name}, without")
+        scores = contest.scores(design, 4 if chosen.smoke else chosen.episodes)
+        tests[shape] = compared(scores, "protonet, linear_head")
+        print(shape, tests[shape]["accuracy"], flush=True)
+    designs = {shape: design.__dict__ for shape, design in DESIGNS.items()}
+    figures = {"threads": 1, "designs": designs, "trainings": facts, "tests": tests}
+    record("soft_prototypes", figures, keep=not chosen.smoke)
+
+
+if __name__ == "__main__":
+    main()
