@@ -13,7 +13,8 @@ on CLINC150 (by a model trained without it).
 
 FOLDER holds a folder for each corpus. What was measured before stays in the results.
 
-python benchmarks/unlabelled_texts.py FOLDER MODEL=CORPUS … [--tune] [--distractors] [--draws 5] [--smoke]
+python benchmarks/unlabelled_texts.py FOLDER MODEL=CORPUS … [--tune] [--distractors] [--draws 5]
+    [--shots 5 10] [--amounts 0 100 400 2000] [--smoke]
 """
 
 from __future__ import annotations
@@ -43,12 +44,11 @@ FROZEN: dict[str, Any] = {"name": "text", "model": "minilm"}
 SHOTS = (5, 10)
 QUERIES = 30
 AMOUNTS = (0, 100, 400, 2000)
-TUNED_AMOUNTS = (0, 2000, 8000)
 APART = ("banking77", "clinc150", "trec")
 """Corpora whose published training and test parts have the same classes."""
 
 
-def measured(contest: Contest, design: EpisodeDesign, amounts: tuple[int, ...], draws: int) -> Any:
+def measured(contest: Contest, design: EpisodeDesign, amounts: list[int], draws: int) -> Any:
     """Accuracies by contestant and amount, and what more texts add in pairs."""
     found: dict[str, Any] = {"way": design.way, "draws": draws}
     first: dict[str, torch.Tensor] = {}
@@ -72,10 +72,11 @@ def main() -> None:
     parser.add_argument("pairs", nargs="+", metavar="MODEL=CORPUS")
     parser.add_argument("--tune", action="store_true", help="fine_tune takes part")
     parser.add_argument("--distractors", action="store_true", help="of other classes, too")
+    parser.add_argument("--shots", type=int, nargs="+", default=SHOTS)
+    parser.add_argument("--amounts", type=int, nargs="+", default=AMOUNTS, help="0 comes first")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--smoke", action="store_true", help="try everything, keep nothing")
     chosen = parser.parse_args()
-    amounts = TUNED_AMOUNTS if chosen.tune else AMOUNTS
     corpora = earlier("unlabelled_texts", "corpora")
     for pair in chosen.pairs:
         model, _, corpus = pair.rpartition("=")
@@ -88,18 +89,20 @@ def main() -> None:
             contest.enter("tuned", derive(artifact, TUNING).learner)
         contest.enter("frozen", build_learner({"name": "linear_head", "names": True}, FROZEN))
         source.prepare(artifact.learner.encoder)
-        found = {}
-        for shot in (1,) if chosen.smoke else SHOTS:
+        name = f"{corpus}, fine-tuned too" if chosen.tune else corpus
+        name += ", half of other classes" if chosen.distractors else ""
+        before = corpora.get(name, {})
+        found = dict(before["shots"]) if before.get("model") == artifact.id else {}
+        for shot in (1,) if chosen.smoke else chosen.shots:
             way = 3 if chosen.smoke else int(source.pool("test").enough(shot, QUERIES).sum())
             beside = way // 2 if chosen.distractors else 0
             design = EpisodeDesign(way - beside, shot, QUERIES, distractors=beside)
             draws = 2 if chosen.smoke else chosen.draws
-            found[str(shot)] = measured(contest, design, amounts, draws)
+            found[str(shot)] = measured(contest, design, chosen.amounts, draws)
             found[str(shot)]["processor"] = hardware()["processor"]
-        name = f"{corpus}, fine-tuned too" if chosen.tune else corpus
-        name += ", half of other classes" if chosen.distractors else ""
-        corpora[name] = {"model": artifact.id, "shots": found}
-    record("unlabelled_texts", {"threads": 1, "corpora": corpora}, keep=not chosen.smoke)
+            corpora[name] = {"model": artifact.id, "shots": found}
+            figures = {"threads": 1, "queries": QUERIES, "corpora": corpora}
+            record("unlabelled_texts", figures, keep=not chosen.smoke)
 
 
 if __name__ == "__main__":

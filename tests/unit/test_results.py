@@ -17,6 +17,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+AMOUNTS = ("0", "100", "400", "2000")
+
+
 def figures(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
@@ -183,9 +186,45 @@ def test_the_guide_to_texts_says_how_the_artifact_fares_against_setfit() -> None
             for line in guide.splitlines()
             if line.startswith(f"| `{corpus}` | {percent(ways['setfit']['accuracy'])} |")
         )
-        for way in ("text", "text, 8 passes"):
+        for way in ("text", "text, 8 passes", "text, 400 without a label"):
             assert percent(ways[way]["accuracy"]) in row
         assert f"| {ways['text']['times_faster_to_learn']:.0f} |" in row
+    helped, setfit = (
+        100
+        * sum(each["methods"][way]["accuracy"]["mean"] for each in found["corpora"].values())
+        / 3
+        for way in ("text, 400 without a label", "setfit")
+    )
+    said = README.replace("\n", " ")
+    assert f"400 without a label, {helped:.1f} % are right" in said
+    assert f"has {setfit:.1f} % after a minute" in said
+
+
+def test_the_guide_says_what_texts_without_a_label_are_worth() -> None:
+    guide = (ROOT / "docs" / "how-to" / "learn-without-labels.md").read_text(encoding="utf-8")
+    corpora = figures("unlabelled_texts")["corpora"]
+    assert {corpora[name]["model"] for name in ("huffpost", "trec")} == {load_artifact("text").id}
+    for name in ("huffpost", "trec", "clinc150"):
+        for shot, found in corpora[name]["shots"].items():
+            cells = [f"{100 * found[amount]['trained']['mean']:.1f}" for amount in AMOUNTS]
+            gain = found[AMOUNTS[-1]]["trained"]["gain"]
+            cells[-1] += f" ({100 * gain['mean']:+.1f} ± {100 * gain['ci95']:.1f})"
+            assert f"| {shot} | {' | '.join(cells)} |" in guide
+    for shot, found in corpora["banking77, fine-tuned too"]["shots"].items():
+        cells = [
+            f"{100 * found[amount][way]['mean']:.1f}"
+            for amount in ("0", "2000")
+            for way in ("trained", "tuned")
+        ]
+        assert f"| {shot} | {' | '.join(cells)} |" in guide
+
+
+def test_the_guide_says_what_training_with_them_is_worth() -> None:
+    guide = (ROOT / "docs" / "how-to" / "learn-without-labels.md").read_text(encoding="utf-8")
+    tests = figures("soft_prototypes")["tests"]
+    for name in tests["of its classes"]["accuracy"]:
+        cells = " | ".join(percent(each["accuracy"][name]) for each in tests.values())
+        assert f"| {cells} |" in guide, name
 
 
 def test_the_card_of_the_text_model_has_the_figures_of_its_benchmark() -> None:
