@@ -117,7 +117,9 @@ def test_an_evaluation_shows_what_they_are_worth(
     said = capsys.readouterr().out
     assert "3-way 1-shot and 12 examples without a label" in said
     assert "without the examples that have no label" in said
-    assert "without the examples that have no label" in report.read_text(encoding="utf-8")
+    page = report.read_text(encoding="utf-8")
+    assert "without the examples that have no label" in page
+    assert "each with 3 classes and 1 example of each, and 12 without a label" in page
 
 
 def test_a_threshold_is_learned_from_such_tasks_or_said_to_be_of_others(

@@ -114,8 +114,9 @@ def _at_work(
         return sections
     split: Split = scores["split"]
     seed, inside = int(scores["seed"]), bool(scores["within_group"])
+    bare = int(scores.get("unlabelled", 0))
     design = EpisodeDesign(
-        span(scores["way"]), span(scores["shot"]), int(scores["queries"]), inside
+        span(scores["way"]), span(scores["shot"]), int(scores["queries"]), inside, bare
     )
     if contest is None:
         contest = contest_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from html import escape
 from typing import NamedTuple, cast
 
@@ -63,8 +64,11 @@ def draw_task(
     Raises:
         DataError: the split cannot fill the design.
     """
-    whole = EpisodeDesign(
-        span(design.way)[1], max(1, span(design.shot)[1]), design.queries, design.within_group
+    whole = replace(
+        design,
+        way=span(design.way)[1],
+        shot=max(1, span(design.shot)[1]),
+        unlabelled=design.unlabelled if learner.semi_supervised else 0,
     )
     source.prepare(learner.encoder)
     episodes = Episodes(source, split, whole, seed=seed)

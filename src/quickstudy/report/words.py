@@ -135,6 +135,8 @@ def headline(scores: Mapping[str, Any]) -> str:
             words += f" Without meta-training, the best of the simple methods ({method(best)}) gives {found}."
         return words + sureness(scores)
     tasks += f"{plural(scores['way'], 'class', 'classes')} and {examples} of each"
+    if scores.get("unlabelled"):
+        tasks += f", and {scores['unlabelled']} without a label"
     words = f"On {tasks}, the model answers {value} of the questions right."
     guess = chance(scores)
     if guess is not None:
