@@ -114,6 +114,30 @@ def _values(labels: Tensor, known: Sequence[str] | None) -> tuple[list[str], Ten
     return names, labels
 
 
+def without_known(
+    task: AdaptedTask | None, x: Inputs, labels: Labels, y: Tensor
+) -> tuple[Inputs, Labels, Tensor]:
+    """The same, less those examples without a label that have one here as well, or in what the task learned before.
+
+    Raises:
+        ArtifactError: nothing is left.
+    """
+    if isinstance(labels, Tensor) or y.ndim > 1 or bool((y != NO_LABEL).all()):
+        return x, labels, y
+    marks = fingerprints(x)
+    said = (y != NO_LABEL).tolist()
+    known = {mark for mark, has in zip(marks, said, strict=True) if has}
+    known |= set() if task is None else set(task.seen)
+    kept = [has or mark not in known for mark, has in zip(marks, said, strict=True)]
+    if not any(kept):
+        raise ArtifactError(
+            f"The task knows each of the {len(kept)} examples without a label with its label; give others."
+        )
+    which = torch.tensor(kept)
+    left = [label for label, stays in zip(labels, kept, strict=True) if stays]
+    return take_tasks(x, which.to(leaves(x)[0].device)), left, y[which]  # type: ignore[return-value]
+
+
 def told(x: Inputs, labels: Labels, y: Tensor) -> tuple[list[str], list[str]]:
     """A fingerprint of each example that has a label, and its class, where it has one."""
     if isinstance(labels, Tensor) or y.ndim > 1:

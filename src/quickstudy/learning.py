@@ -19,7 +19,7 @@ from quickstudy.episode import (
     tree_map,
 )
 from quickstudy.following import memory_of
-from quickstudy.labelling import Labels, note_conflicts, numbered, told
+from quickstudy.labelling import Labels, note_conflicts, numbered, told, without_known
 from quickstudy.likelihood import Categorical
 from quickstudy.naming import Description, blank, check_names, new_context
 from quickstudy.nn.several import SeveralEncoders
@@ -48,8 +48,8 @@ def extend(
         task: what is known already; ``None`` begins a task.
         x: tree of tensors (example, …).
         labels: a class name for each example, or None where nobody has said it, for a learner that learns from such
-            examples too; of a learner of many labels, a list of names, perhaps empty, for each; of a learner that
-            predicts numbers, these, float (example, values).
+            examples too, though not from one that has its label besides; of a learner of many labels, a list of names,
+            perhaps empty, for each; of a learner that predicts numbers, these, float (example, values).
         class_names: of a new task; the sorted labels where it is absent. They may name classes that come later. Of
             numbers, what they are called.
         description: what a new task says of itself, for learners that read it.
@@ -85,6 +85,8 @@ def extend(
                 "A task starts from what another left when it begins; leave the previous task out, or begin anew."
             )
     names, y = numbered(artifact, task, labels, class_names, new_classes=new_classes)
+    x, labels, y = without_known(task, x, labels, y)
+    count = len(y)
     bare = int((y == NO_LABEL).sum()) if isinstance(artifact.learner.likelihood, Categorical) else 0
     device = next(artifact.learner.parameters()).device
     support = Examples(

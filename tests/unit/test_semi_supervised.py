@@ -258,6 +258,21 @@ def test_a_task_learns_from_them_is_kept_and_learns_on(tmp_path: Path) -> None:
     assert not torch.allclose(answer(artifact, first, x), answer(artifact, mixed, x), atol=1e-3)
 
 
+def test_an_example_that_has_its_label_is_not_counted_twice() -> None:
+    artifact = made(LinearHead(VectorEncoder(5, width=8, layers=1).double()))
+    x, y = clusters(9)
+    names = [f"class {each}" for each in y.tolist()]
+    once = extend(artifact, None, x, [*names[:6], *[None] * 3])
+    twice = extend(artifact, None, torch.cat([x, x[:6]]), [*names[:6], *[None] * 9])
+    assert (twice.examples, twice.unlabelled) == (once.examples, once.unlabelled) == (6, 3)
+    close(answer(artifact, twice, x), answer(artifact, once, x))
+    later = extend(artifact, extend(artifact, None, x[:6], names[:6]), x, [None] * 9)
+    assert (later.examples, later.unlabelled) == (6, 3)
+    close(answer(artifact, later, x), answer(artifact, once, x))
+    with pytest.raises(ArtifactError, match="knows each of the 2 examples without a label"):
+        extend(artifact, once, x[:2], [None, None])
+
+
 def test_what_a_task_learned_as_another_class_before_is_named(tmp_path: Path) -> None:
     artifact = made(ProtoNet(VectorEncoder(5, width=8, layers=1).double()))
     x, _ = clusters(4)
