@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.episode import Context, Examples, Inputs
+from quickstudy.episode import Context, Examples, Inputs, concatenate
 from quickstudy.nn.words import present
 
 
@@ -46,6 +46,39 @@ def named_examples(
         return None
     numbers = torch.arange(known, context.classes.shape[1], device=classes.device)
     return Examples(embed(names), numbers.expand_as(classes), classes & present(names))
+
+
+def and_names(
+    examples: Examples,
+    context: Context,
+    embed: Callable[[Inputs], Tensor],
+    weight: Tensor | None,
+    *,
+    known: int = 0,
+    many: bool = False,
+) -> Examples:
+    """Examples whose mask says for how many each counts, and before them the names of classes, each for w.
+
+    Args:
+        examples: embedded, as names will be.
+        context: of the tasks.
+        embed: (task, example, …) to (task, example, width).
+        weight: w; None where names do not count.
+        known: the number of the first classes whose names have been counted before.
+        many: an example has any number of labels.
+
+    >>> names, y = torch.tensor([[[3.0, 4.0]]]), torch.zeros(1, 0, dtype=torch.int64)
+    >>> context = Context(torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 0), names)
+    >>> none = Examples(torch.zeros(1, 0, 2), y, torch.zeros(1, 0))
+    >>> and_names(none, context, lambda x: x, torch.tensor(2.0)).mask.tolist()
+    [[2.0]]
+    """
+    if weight is None:
+        return examples
+    named = (named_labels if many else named_examples)(context, embed, known=known)
+    if named is None:
+        return examples
+    return concatenate(named._replace(mask=weight * named.mask), examples)
 
 
 def named_labels(

@@ -13,7 +13,7 @@ from quickstudy.episode import Context, Examples, Inputs, concatenate
 from quickstudy.functional import full_precision
 from quickstudy.learners.any_labels import likelihood_of
 from quickstudy.learners.base import Learner
-from quickstudy.learners.class_names import check_reads_names, named_examples, named_labels
+from quickstudy.learners.class_names import and_names, check_reads_names
 from quickstudy.learners.logistic import fit_labels
 from quickstudy.learners.metric import UNSEEN, class_sums
 from quickstudy.learners.semi_supervised import fit_semi_supervised
@@ -244,20 +244,17 @@ class LinearHead(Learner):
         features = self.embed(support.x)
         examples = Examples(features, support.y, support.mask.to(features.dtype))
         known = 0 if state is None else state.weights.shape[2]
-        names = named_labels if self.labels == "many" else named_examples
-        named = names(context, self.embed, known=known) if self.names else None
-        if named is not None:
-            counted = self.log_name_weight.exp() * named.mask
-            examples = concatenate(named._replace(mask=counted), examples)
+        weight, many = self.log_name_weight.exp() if self.names else None, self.labels == "many"
+        examples = and_names(examples, context, self.embed, weight, known=known, many=many)
         if state is not None:
             earlier = Examples(*state[:3])
-            if self.labels == "many":
+            if many:
                 # What came before a label was known has it not.
                 new = context.classes.shape[1] - known
                 earlier = earlier._replace(y=F.pad(earlier.y, (0, new)))
             examples = concatenate(earlier, examples)
         with full_precision(features.device):
-            if self.labels == "many":
+            if many:
                 weights, bias = fit_labels(
                     examples, context, penalty=self.penalty, steps=self.steps
                 )

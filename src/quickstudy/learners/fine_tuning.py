@@ -25,12 +25,12 @@ from quickstudy.episode import (
 )
 from quickstudy.functional import Weights, adapted_names, full_precision, over_tasks
 from quickstudy.learners.base import Learner
-from quickstudy.learners.class_names import check_reads_names, named_examples
+from quickstudy.learners.class_names import and_names, check_reads_names
 from quickstudy.learners.metric import (
     UNSEEN,
-    closeness,
     log_temperature_of,
     named_prototypes,
+    prototype_logits,
 )
 from quickstudy.learners.semi_supervised import fit_semi_supervised
 from quickstudy.likelihood import Categorical
@@ -148,8 +148,8 @@ class FineTuning(Learner):
         support, query, context = episode
         known = labelled(support)
         state = named_prototypes(self.embed, known, context, self.name_weight())
-        logits = closeness(self.embed(query.x), state.means, "cosine") * self.log_temperature.exp()
-        logits = logits.masked_fill(state.counts[:, None] == 0, UNSEEN)
+        queries, temperature = self.embed(query.x), self.log_temperature.exp()
+        logits = prototype_logits(queries, state.means, state.counts, "cosine", temperature)
         return self.likelihood.nll(logits, query, context)
 
     def adapt(self, support: Examples, context: Context, state: Weights | None = None) -> Weights:
@@ -175,8 +175,8 @@ class FineTuning(Learner):
         """The weights of one task, and the head that is fitted to its features, each (1, …)."""
         weight = self.name_weight()
         examples = support._replace(mask=support.mask.to(self.log_temperature.dtype))
-        if weight is not None and (named := named_examples(context, lambda x: x)) is not None:
-            examples = concatenate(named._replace(mask=weight.detach() * named.mask), examples)
+        counted = None if weight is None else weight.detach()
+        examples = and_names(examples, context, lambda x: x, counted)
         # A tensor of inference mode cannot take part in what follows, and a copy made outside of it can.
         with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(_devices(support)):
             x, y, counted = _in_order(tree_map(torch.clone, examples))

@@ -32,7 +32,6 @@ def fit_logistic(
     *,
     penalty: float,
     steps: int,
-    counted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Fit multinomial logistic regression to each task of a batch by damped Newton steps.
 
@@ -45,18 +44,16 @@ def fit_logistic(
     are equally likely.
 
     Args:
-        examples: x are features (task, example, width).
+        examples: x are features (task, example, width), and the mask says for how many an example counts, n; 0 for
+            padding.
         context: which classes exist.
         penalty: λ beside the *sum* of the examples' losses; 1 / C of scikit-learn.
         steps: most Newton steps.
-        counted: n, for how many an example counts, (task, example); 0 for padding, and by default 1 for all others.
 
     Returns:
         Weights (task, width, way) and bias (task, 1, way), differentiable in the features and n. The bias of a class
         without examples is :data:`quickstudy.learners.metric.UNSEEN`, for the best is minus infinity.
     """
-    if counted is not None:
-        examples = examples._replace(mask=counted)
     return fit_targets(examples.x, targets_of(examples, context), penalty=penalty, steps=steps)
 
 
@@ -165,15 +162,11 @@ def fit_labels(
     alone = Examples(
         each_label(examples.x),
         examples.y.transpose(1, 2).reshape(tasks * way, count).long(),
-        each_label(counted > 0),
+        each_label(counted),
     )
     two = torch.ones(tasks * way, 2, dtype=torch.bool, device=counted.device)
     weights, bias = fit_logistic(
-        alone,
-        context._replace(classes=two),
-        penalty=2 * penalty,
-        steps=steps,
-        counted=each_label(counted),
+        alone, context._replace(classes=two), penalty=2 * penalty, steps=steps
     )
     weights = (weights[..., 1] - weights[..., 0]).view(tasks, way, width)
     bias = (bias[..., 1] - bias[..., 0]).view(tasks, 1, way)

@@ -125,6 +125,25 @@ def closeness(queries: Tensor, prototypes: Tensor, distance: Distance) -> Tensor
     return (2 * queries @ prototypes.transpose(1, 2) - square) / queries.shape[-1]
 
 
+def prototype_logits(
+    queries: Tensor, prototypes: Tensor, counts: Tensor, distance: Distance, temperature: Tensor
+) -> Tensor:
+    """``τ d(q, p_c)``, d the :func:`closeness`; :data:`UNSEEN` of a class without examples.
+
+    Args:
+        queries: (task, query, width), of unit length for the cosine.
+        prototypes: (task, way, width).
+        counts: examples of each class, (task, way).
+        distance: which d.
+        temperature: τ.
+
+    Returns:
+        (task, query, way).
+    """
+    logits = closeness(queries, prototypes, distance) * temperature
+    return logits.masked_fill(counts[:, None] == 0, UNSEEN)
+
+
 def log_temperature_of(temperature: float) -> nn.Parameter:
     """The parameter log τ.
 
@@ -220,5 +239,4 @@ class ProtoNet(Learner):
             )
             logits = (nearer - farther - self.threshold) * temperature
             return one_sided(logits, have.counts[:, None], lack.counts[:, None])
-        logits = closeness(queries, state.means, self.distance) * temperature
-        return logits.masked_fill(state.counts[:, None] == 0, UNSEEN)
+        return prototype_logits(queries, state.means, state.counts, self.distance, temperature)

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from quickstudy.episode import Context, Examples, Inputs
 from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import (
-    UNSEEN,
     Distance,
     PrototypeState,
     check_distance,
     class_sums,
-    closeness,
     log_temperature_of,
+    prototype_logits,
 )
 from quickstudy.likelihood import Categorical
 from quickstudy.nn.encoders import Encoder
@@ -152,7 +151,7 @@ class FEAT(Learner):
         return PrototypeState(*sums).and_more(state)
 
     def predict(self, state: PrototypeState, x: Inputs, context: Context) -> Tensor:
-        prototypes, seen = state.means, state.counts > 0
-        prototypes = prototypes + self.set_function(prototypes, seen)
-        logits = closeness(self.embed(x), prototypes, self.distance) * self.log_temperature.exp()
-        return logits.masked_fill(~seen[:, None], UNSEEN)
+        prototypes = state.means
+        prototypes = prototypes + self.set_function(prototypes, state.counts > 0)
+        queries, temperature = self.embed(x), self.log_temperature.exp()
+        return prototype_logits(queries, prototypes, state.counts, self.distance, temperature)

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 from quickstudy.episode import NO_LABEL, Context, Examples, Inputs, concatenate, labelled
 from quickstudy.learners.base import Learner
-from quickstudy.learners.class_names import check_reads_names, named_examples
+from quickstudy.learners.class_names import and_names, check_reads_names
 from quickstudy.learners.metric import (
-    UNSEEN,
     Distance,
     check_distance,
     class_sums,
-    closeness,
     log_temperature_of,
+    prototype_logits,
 )
 from quickstudy.likelihood import Categorical
 from quickstudy.nn.encoders import Encoder
@@ -115,10 +114,8 @@ class SoftPrototypes(Learner):
         features = self.embed(support.x)
         examples = Examples(features, support.y, support.mask.to(features.dtype))
         known = 0 if state is None else state.counts.shape[1]
-        named = named_examples(context, self.embed, known=known) if self.names else None
-        if named is not None:
-            counted = self.log_name_weight.exp() * named.mask
-            examples = concatenate(named._replace(mask=counted), examples)
+        weight = self.log_name_weight.exp() if self.names else None
+        examples = and_names(examples, context, self.embed, weight, known=known)
         if state is not None:
             examples = concatenate(Examples(*state[:3]), examples)
         return SoftState(*examples, *self._refined(examples, context.classes.shape[1]))
@@ -142,8 +139,8 @@ class SoftPrototypes(Learner):
         return prototypes, counts
 
     def _logits(self, features: Tensor, prototypes: Tensor, counts: Tensor) -> Tensor:
-        logits = closeness(features, prototypes, self.distance) * self.log_temperature.exp()
-        return logits.masked_fill(counts[:, None] == 0, UNSEEN)
+        temperature = self.log_temperature.exp()
+        return prototype_logits(features, prototypes, counts, self.distance, temperature)
 
 
 def _at_least(counts: Tensor) -> Tensor:
