@@ -114,37 +114,32 @@ def _values(labels: Tensor, known: Sequence[str] | None) -> tuple[list[str], Ten
     return names, labels
 
 
-def without_known(
+def told(
     task: AdaptedTask | None, x: Inputs, labels: Labels, y: Tensor
-) -> tuple[Inputs, Labels, Tensor]:
-    """The same, less those examples without a label that have one here as well, or in what the task learned before.
+) -> tuple[Inputs, Tensor, list[str], list[str]]:
+    """What is new to a task: examples without a label are not, that have one here as well or had one before.
+
+    Returns:
+        The examples and their labels; of each example that has a label, a fingerprint and, if it is of one class, that.
 
     Raises:
         ArtifactError: nothing is left.
     """
-    if isinstance(labels, Tensor) or y.ndim > 1 or bool((y != NO_LABEL).all()):
-        return x, labels, y
     marks = fingerprints(x)
+    if isinstance(labels, Tensor) or y.ndim > 1:
+        return x, y, marks, [""] * len(y)
     said = (y != NO_LABEL).tolist()
-    known = {mark for mark, has in zip(marks, said, strict=True) if has}
-    known |= set() if task is None else set(task.seen)
+    own = [mark for mark, has in zip(marks, said, strict=True) if has]
+    known = {*own, *([] if task is None else task.seen)}
     kept = [has or mark not in known for mark, has in zip(marks, said, strict=True)]
     if not any(kept):
         raise ArtifactError(
             f"The task knows each of the {len(kept)} examples without a label with its label; give others."
         )
-    which = torch.tensor(kept)
-    left = [label for label, stays in zip(labels, kept, strict=True) if stays]
-    return take_tasks(x, which.to(leaves(x)[0].device)), left, y[which]  # type: ignore[return-value]
-
-
-def told(x: Inputs, labels: Labels, y: Tensor) -> tuple[list[str], list[str]]:
-    """A fingerprint of each example that has a label, and its class, where it has one."""
-    if isinstance(labels, Tensor) or y.ndim > 1:
-        return fingerprints(x), [""] * len(y)
-    said = y != NO_LABEL
-    shown = x if bool(said.all()) else take_tasks(x, said.to(leaves(x)[0].device))
-    return fingerprints(shown), [str(each) for each in labels if each is not None]
+    if not all(kept):
+        which = torch.tensor(kept)
+        x, y = take_tasks(x, which.to(leaves(x)[0].device)), y[which]
+    return x, y, own, [str(each) for each in labels if each is not None]
 
 
 def note_conflicts(task: AdaptedTask, marks: Sequence[str], taught: Sequence[str]) -> None:

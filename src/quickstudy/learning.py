@@ -10,7 +10,6 @@ import torch
 from quickstudy.adapted import AdaptedTask, check_base
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import (
-    NO_LABEL,
     Examples,
     Inputs,
     labelled,
@@ -19,7 +18,7 @@ from quickstudy.episode import (
     tree_map,
 )
 from quickstudy.following import memory_of
-from quickstudy.labelling import Labels, note_conflicts, numbered, told, without_known
+from quickstudy.labelling import Labels, note_conflicts, numbered, told
 from quickstudy.likelihood import Categorical
 from quickstudy.naming import Description, blank, check_names, new_context
 from quickstudy.nn.several import SeveralEncoders
@@ -85,14 +84,14 @@ def extend(
                 "A task starts from what another left when it begins; leave the previous task out, or begin anew."
             )
     names, y = numbered(artifact, task, labels, class_names, new_classes=new_classes)
-    x, labels, y = without_known(task, x, labels, y)
-    count = len(y)
-    bare = int((y == NO_LABEL).sum()) if isinstance(artifact.learner.likelihood, Categorical) else 0
+    x, y, marks, taught = told(task, x, labels, y)
+    if task is not None:
+        note_conflicts(task, marks, taught)
     device = next(artifact.learner.parameters()).device
     support = Examples(
         x=tree_map(lambda tensor: tensor[None].to(device), x),
         y=y[None].to(device),
-        mask=torch.ones(1, count, dtype=torch.bool, device=device),
+        mask=torch.ones(1, len(y), dtype=torch.bool, device=device),
     )
     if task is not None and len(names) == len(task.class_names):
         context = task.context
@@ -100,9 +99,6 @@ def extend(
         context = new_context(names, artifact.learner, device, description)
     if task is not None:
         context = context._replace(description=task.context.description)
-    marks, taught = told(x, labels, y)
-    if task is not None:
-        note_conflicts(task, marks, taught)
     known_state = memory_of(artifact, after) if task is None else task.state
     with torch.no_grad():
         state = artifact.learner.adapt(support, context, known_state)
@@ -116,12 +112,12 @@ def extend(
         state=tree_map(lambda tensor: tensor.detach(), state),
         context=context,
         class_names=names,
-        examples=count - bare + (0 if task is None else task.examples),
+        examples=len(marks) + (0 if task is None else task.examples),
         inputs=artifact.inputs,
         seen=([] if task is None else task.seen) + marks,
         embedded=_embedded(artifact, task, labelled(support), len(names)),
         before=task.before if task is not None else 0 if after is None else after.before + 1,
-        unlabelled=bare + (0 if task is None else task.unlabelled),
+        unlabelled=len(y) - len(marks) + (0 if task is None else task.unlabelled),
         taught=([] if task is None else task.taught) + taught,
     )
 

@@ -228,6 +228,10 @@ def fit_design(
     >>> fit_design(Sinusoid(), "train", shot=5, examples=99, **openly)
     EpisodeDesign(way=1, shot=5, queries=94, within_group=False, unlabelled=0, distractors=0)
     """
+
+    def shaped(own_way: int | tuple[int, int], asked: int) -> EpisodeDesign:
+        return EpisodeDesign(own_way, shot, asked, within_group, unlabelled, distractors)
+
     if source.sources:
         designs = [
             fit_design(
@@ -247,27 +251,21 @@ def fit_design(
         ]
         fewest = min(designs, key=lambda design: span(design.way)[1]).way
         least = min(design.queries for design in designs)
-        return EpisodeDesign(fewest, shot, least, within_group, unlabelled, distractors)
+        return shaped(fewest, least)
     largest = max(1, span(shot)[1])
     if isinstance(source, Prior):
         wanted = examples - largest if most_queries is None else most_queries
         known = source.way if isinstance(source, ClassWorld) else source.values
         own = way or known or (2, min(most_way, INVENTED_WAY))
-        return EpisodeDesign(
-            own, shot, queries or max(1, wanted), within_group, unlabelled, distractors
-        )
+        return shaped(own, queries or max(1, wanted))
     assert isinstance(source, PoolSource)
     pool = source.pool(split)
     if pool.samples:
         most = int(pool.asked.max())
-        return EpisodeDesign(
-            way or pool.classes, shot, queries or most, within_group, unlabelled, distractors
-        )
+        return shaped(way or pool.classes, queries or most)
     if len(pool.folds):
         most = math.ceil(pool.examples / pool.classes)
-        return EpisodeDesign(
-            way or pool.classes, shot, queries or most, within_group, unlabelled, distractors
-        )
+        return shaped(way or pool.classes, queries or most)
     enough = pool.enough(largest, queries or 1)
     if way is None:
         available = int(enough.sum())
@@ -280,4 +278,4 @@ def fit_design(
         left = int(pool.most_queries(largest)[enough].min()) if bool(enough.any()) else 1
         wanted = examples // span(way)[1] - largest if most_queries is None else most_queries
         queries = max(1, min(left, wanted))
-    return EpisodeDesign(way, shot, queries, within_group, unlabelled, distractors)
+    return shaped(way, queries)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from quickstudy.data.design import EpisodeDesign, sized, span
+from quickstudy.data.design import sized
 from quickstudy.data.known import ClassWorld
 from quickstudy.data.source import PoolSource, Split, TaskSource, World
 from quickstudy.evaluation import Contest, calibration, contest_of, scores_by_shot
 from quickstudy.machine import hardware, versions
 from quickstudy.report import attention, page, words
 from quickstudy.report.curves import learning_curves
-from quickstudy.report.drawn import draw_task
+from quickstudy.report.drawn import design_of, draw_task
 from quickstudy.report.functions import draw_function, drawn_function, likelihoods_by_shot
 from quickstudy.report.streams import along_streams
 
@@ -113,11 +113,7 @@ def _at_work(
             sections += _at_work(artifact, source.sources[name], each, None, episodes, device)
         return sections
     split: Split = scores["split"]
-    seed, inside = int(scores["seed"]), bool(scores["within_group"])
-    bare = int(scores.get("unlabelled", 0))
-    design = EpisodeDesign(
-        span(scores["way"]), span(scores["shot"]), int(scores["queries"]), inside, bare
-    )
+    seed, design = int(scores["seed"]), design_of(scores)
     if contest is None:
         contest = contest_of(
             artifact.learner,
@@ -149,7 +145,7 @@ def _at_work(
         return []  # invented tasks without an exact answer: there is nothing to hold a drawing against
     found = calibration(contest, design, episodes=episodes)
     drawn = draw_task(artifact.learner, source, design, split=split, seed=seed, device=device)
-    way = sized(scores["way"], "way") + (" within a group" if inside else "")
+    way = sized(scores["way"], "way") + (" within a group" if design.within_group else "")
     return [
         page.shots_and_calibration(by_shot, found, way, episodes),
         page.drawn_task(drawn, source.kind, seed),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from dataclasses import replace
 from html import escape
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from PIL import Image
@@ -26,6 +27,17 @@ LARGEST_PICTURE = 96
 """Pixels; larger pictures are shrunk before they are put into the page."""
 SHOWN = 5
 """Queries of each class that are shown."""
+
+
+def design_of(scores: Mapping[str, Any]) -> EpisodeDesign:
+    """The shape of the tasks of an evaluation."""
+    return EpisodeDesign(
+        span(scores["way"]),
+        span(scores["shot"]),
+        int(scores["queries"]),
+        bool(scores["within_group"]),
+        int(scores.get("unlabelled", 0)),
+    )
 
 
 class Drawn(NamedTuple):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from quickstudy.data.design import EpisodeDesign, span
 from quickstudy.data.source import TaskSource
 from quickstudy.evaluation.streams import evaluate_streams
 from quickstudy.report import figures, page, words
+from quickstudy.report.drawn import design_of
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
@@ -39,16 +39,10 @@ def along_streams(
     episode, learner = artifact.config.episode, artifact.learner
     if episode.stream < 2 or not learner.has_memory:
         return []
-    design = EpisodeDesign(
-        span(scores["way"]),
-        span(scores["shot"]),
-        int(scores["queries"]),
-        bool(scores["within_group"]),
-    )
     found = evaluate_streams(
         learner,
         source,
-        design=design,
+        design=design_of(scores),
         positions=max(episode.stream, artifact.config.validation_stream),
         streams=streams,
         habit=episode.habit,
