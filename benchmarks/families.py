@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from budget import steps_within
 from quickstudy.artifact import Artifact, load_artifact
 from quickstudy.build import build_learner, build_source
 from quickstudy.config import RunConfig, parse_config, with_overrides
@@ -81,14 +82,7 @@ def trained(config: RunConfig, folder: Path, seconds: float) -> tuple[Artifact, 
     """A training of so many processor seconds as nearly as a probe can tell, and those that it took."""
     if (folder / "artifact").exists():
         return load_artifact(folder / "artifact"), float((folder / "seconds").read_text())
-    with tempfile.TemporaryDirectory() as place:
-        spent = []
-        for steps in (1, 1 + PROBE):
-            start = time.process_time()
-            settings = [f"training.steps={steps}", f"validation.every={steps}"]
-            train(with_overrides(config, settings), Path(place) / str(steps), progress=False)
-            spent.append(time.process_time() - start)
-    steps = max(2, round(seconds * PROBE / (spent[1] - spent[0])))
+    steps = steps_within(config, seconds, probe=PROBE)
     start = time.process_time()
     artifact = train(with_overrides(config, [f"training.steps={steps}"]), folder, progress=False)
     used = time.process_time() - start

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from budget import steps_within
 from quickstudy.artifact import Artifact
 from quickstudy.build import build_source
 from quickstudy.config import parse_config, with_overrides
@@ -57,16 +58,10 @@ def trained(name: str, folder: Path, seconds: float) -> tuple[Artifact, float]:
     own = TRAININGS[name]
     parts = {part: {**COMMON[part], **own.get(part, {})} for part in ("episode", "validation")}
     config = parse_config({**COMMON, **own, **parts})
-    spent = []
-    for steps in (1, 1 + PROBE):
-        start = time.process_time()
-        limits = [f"training.steps={steps}", f"validation.every={steps}", "validation.episodes=2"]
-        train(with_overrides(config, limits), folder / str(steps), progress=False)
-        spent.append(time.process_time() - start)
-    steps = max(2, round(seconds * PROBE / (spent[1] - spent[0])))
+    steps = steps_within(config, seconds, probe=PROBE, settings=["validation.episodes=2"])
     start = time.process_time()
     limits = [f"training.steps={steps}", f"validation.every={max(1, steps // 4)}"]
-    found = train(with_overrides(config, limits), folder / "whole", progress=False)
+    found = train(with_overrides(config, limits), folder, progress=False)
     return found, time.process_time() - start
 
 

@@ -1,15 +1,15 @@
 """What texts without a label are worth beside a few that have one.
 
-MODEL=CORPUS pairs: a model, the folder of an artifact or ``shipped`` (``FewShotClassifier.from_pretrained("text")``),
-and the corpus that it is asked about, on none of whose texts it was trained. A task has all classes of the corpus's
-test split with texts enough, five or ten texts of each with their labels, and some hundreds or thousands without, drawn
-from what is left of these classes as often as chance has it; 30 texts of each class are asked about, which are never
-among them. Where a corpus has published parts, only its test part is asked about. All tasks of one shot have the same
-labelled texts and the same queries, however many others are given. ``--distractors`` lets a task have half of the
-classes, and draws what has no label from the other half as well. Compared are logistic regression on the model's
-features, the same after the encoder was trained on the labelled texts (fine_tune), and logistic regression on frozen
-MiniLM, all with the names of the classes. How labels are guessed was chosen on TREC, on HuffPost's training topics and
-on CLINC150 (by a model trained without it).
+MODEL=CORPUS pairs: a model, the folder of an artifact or the name of one that ships, ``text``, and the corpus that it
+is asked about, on none of whose texts it was trained. A task has all classes of the corpus's test split with texts
+enough, five or ten texts of each with their labels, and some hundreds or thousands without, drawn from what is left of
+these classes as often as chance has it; 30 texts of each class are asked about, which are never among them. Where a
+corpus has published parts, only its test part is asked about. All tasks of one shot have the same labelled texts and
+the same queries, however many others are given. ``--distractors`` lets a task have half of the classes, and draws what
+has no label from the other half as well. Compared are logistic regression on the model's features, the same after the
+encoder was trained on the labelled texts (fine_tune), and logistic regression on frozen MiniLM, all with the names of
+the classes. How labels are guessed was chosen on TREC, on HuffPost's training topics and on CLINC150 (by a model
+trained without it).
 
 FOLDER holds a folder for each corpus. What was measured before stays in the results.
 
@@ -36,7 +36,6 @@ from quickstudy.derive import derive
 from quickstudy.evaluation.contest import Contest
 from quickstudy.evaluation.measures import summary
 from quickstudy.machine import hardware
-from quickstudy.pretrained import shipped
 from record import earlier, record
 from text_tuning import TUNING
 
@@ -80,7 +79,7 @@ def main() -> None:
     corpora = earlier("unlabelled_texts", "corpora")
     for pair in chosen.pairs:
         model, _, corpus = pair.rpartition("=")
-        artifact = load_artifact(shipped("text") if model == "shipped" else Path(model))
+        artifact = load_artifact(model)
         protocol = ",protocol=all" if corpus in APART else ""
         source = build_source(located(f"{corpus}{protocol}", chosen.folder))
         contest = Contest(source, split="test")

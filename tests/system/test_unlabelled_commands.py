@@ -13,6 +13,8 @@ from quickstudy.artifact import load_artifact, load_task, save_artifact
 from quickstudy.build import build_learner
 from quickstudy.cli import adapt, main
 
+TASKS = ["--way", "3", "--shot", "1", "--queries", "3", "--episodes", "20"]
+
 
 def saved(tmp_path: Path, learner: str) -> Path:
     config = toy_config().model_copy(update={"learner": {"name": learner}})
@@ -96,18 +98,7 @@ def test_an_evaluation_shows_what_they_are_worth(
     tables: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = str(saved(tmp_path, "linear_head"))
-    words = [
-        "--way",
-        "3",
-        "--shot",
-        "1",
-        "--queries",
-        "3",
-        "--episodes",
-        "20",
-        "--unlabelled",
-        "12",
-    ]
+    words = [*TASKS, "--unlabelled", "12"]
     assert main(["evaluate", model, *words, "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
     assert scores["unlabelled"] == 12
@@ -127,18 +118,7 @@ def test_a_threshold_is_learned_from_such_tasks_or_said_to_be_of_others(
 ) -> None:
     few, many = map(str, tables)
     model, task = str(saved(tmp_path, "linear_head")), str(tmp_path / "a.task")
-    words = [
-        "--way",
-        "3",
-        "--shot",
-        "1",
-        "--queries",
-        "3",
-        "--episodes",
-        "20",
-        "--unknown",
-        "--json",
-    ]
+    words = [*TASKS, "--unknown", "--json"]
     learn = ["adapt", model, few, "--unlabelled", many, "--out", task, "--replace"]
     assert main(["evaluate", model, *words]) == 0
     assert main(learn) == 0
