@@ -1,4 +1,5 @@
-"""Intents never met, known by their names: the MetaTransformer against MiniLM's cosine, with no example and with one.
+"""Intents never met, known by their names: the MetaTransformer against MiniLM's cosine, with no example and with one,
+and beside others that have five.
 
 CLINC150 (Larson et al. 2019, An Evaluation Dataset for Intent Classification and Out-of-Scope Prediction;
 ``data_full.json`` and ``domains.json`` of its repository). Of the 150 intents, in an order decided by a seed, 90 are
@@ -8,6 +9,8 @@ lies on top of it. All answer the same tasks:
 - ``names``: cosine between the query and the name of the intent, by MiniLM. It has no use for examples.
 - ``prototypes``: cosine between the query and the example, by MiniLM.
 - ``names_and_prototypes``: the sum of both.
+- ``without_likeness``, where half of the intents have five examples and half a name alone: the MetaTransformer that
+  makes nothing of it that an intent is called nearly the same as one that has examples.
 
 Settings were chosen on the validation intents.
 
@@ -38,6 +41,7 @@ from quickstudy.data.source import Split
 from quickstudy.episode import Episode
 from quickstudy.evaluation import answer_batch, answering
 from quickstudy.learners.base import Learner
+from quickstudy.learners.memory import MetaTransformer
 from quickstudy.learners.metric import class_sums
 from quickstudy.training import train
 from record import compared, record
@@ -64,7 +68,7 @@ def write_table(folder: Path, path: Path, *, seed: int, smoke: bool) -> None:
     domain = {intent: name for name, intents in domains.items() for intent in intents}
     intents = sorted(domain)
     random.Random(seed).shuffle(intents)
-    split = {}
+    split: dict[str, str] = {}
     for part, count in PARTS.items():
         split |= dict.fromkeys(intents[:count], part)
         del intents[:count]
@@ -75,7 +79,7 @@ def write_table(folder: Path, path: Path, *, seed: int, smoke: bool) -> None:
         table.writerow(["text", "label", "group", "split"])
         for text, intent in texts:
             seen[intent] = seen.get(intent, 0) + 1
-            if not smoke or seen[intent] <= 8:
+            if not smoke or seen[intent] <= 10:
                 table.writerow([text, intent, domain[intent], split[intent]])
 
 
@@ -126,6 +130,39 @@ def accuracies(
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
+def beside_others(learner: Learner, table: Path, tasks: int) -> dict[str, dict[str, Tensor]]:
+    """Accuracy on each task, (task,), where half of the intents have five examples and half a name alone.
+
+    Of all queries, and of those of intents without an example, among all intents of the task.
+    """
+    assert isinstance(learner, MetaTransformer)
+    assert learner.similar is not None
+    strength = learner.similar.strength
+    features = with_features(build_source(data_of(table)), learner.encoder)
+    design = EpisodeDesign(WAY, 5, QUERIES)
+    drawn = Episodes(features, "test", design, tasks=min(50, tasks), length=tasks)
+    found: dict[str, dict[str, list[Tensor]]] = {"all": {}, "new": {}}
+    with answering(learner):
+        for batch in range(-(-tasks // drawn.tasks)):
+            support, query, context = drawn[batch]
+            support = support._replace(mask=support.mask & (support.y < WAY // 2))
+            episode = Episode(support, query, context)
+            outputs = {"meta_transformer": answer_batch(learner, episode)}
+            chosen = float(strength)
+            strength.fill_(0)
+            outputs["without_likeness"] = answer_batch(learner, episode)
+            strength.fill_(chosen)
+            new = query.y[0] >= WAY // 2
+            for name, each in {**outputs, **cosines(episode)}.items():
+                right = (each.argmax(-1) == query.y).double()
+                found["all"].setdefault(name, []).append(right.mean(1))
+                found["new"].setdefault(name, []).append(right[:, new].mean(1))
+    return {
+        which: {name: torch.cat(parts) for name, parts in each.items()}
+        for which, each in found.items()
+    }
+
+
 def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser()
@@ -135,7 +172,8 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="try everything, keep nothing")
     chosen = parser.parse_args()
     tasks = 4 if chosen.smoke else chosen.episodes
-    runs, each = [], {0: [], 1: []}
+    runs: list[dict[str, Any]] = []
+    each: dict[str, list[dict[str, Tensor]]] = {}
     for seed in range(1 if chosen.smoke else chosen.seeds):
         with tempfile.TemporaryDirectory() as folder:
             table = Path(folder) / "clinc150.csv"
@@ -143,18 +181,23 @@ def main() -> None:
             start = time.process_time()
             artifact = train(config_of(table, seed, smoke=chosen.smoke), Path(folder) / "run")
             run: dict[str, Any] = {"seed": seed, "processor_seconds": time.process_time() - start}
-            for shot in (0, 1):
-                found = accuracies(artifact.learner, table, shot, tasks)
-                each[shot].append(found)
-                run[f"{shot}-shot"] = compared(found, "meta_transformer")
+            found = {
+                f"{shot}-shot": accuracies(artifact.learner, table, shot, tasks) for shot in (0, 1)
+            }
+            for which, scores in beside_others(artifact.learner, table, tasks).items():
+                found[f"half by name, {which}"] = scores
+            for name, scores in found.items():
+                each.setdefault(name, []).append(scores)
+                run[name] = compared(scores, "meta_transformer")
             run["best_step"] = artifact.facts["training"]["best_step"]
         runs.append(run)
         config = {k: v for k, v in artifact.config.model_dump(mode="json").items() if k != "data"}
     together = {
-        f"{shot}-shot": compared(
-            {name: torch.cat([f[name] for f in found]) for name in found[0]}, "meta_transformer"
+        name: compared(
+            {who: torch.cat([scores[who] for scores in found]) for who in found[0]},
+            "meta_transformer",
         )
-        for shot, found in each.items()
+        for name, found in each.items()
     }
     figures = {"threads": 1, "config": config, "all_seeds": together, "runs": runs}
     record("intent_names", figures, keep=not chosen.smoke)

@@ -36,13 +36,18 @@ def memory_of(artifact: Artifact, previous: AdaptedTask | None) -> State | None:
         return artifact.learner.carry(previous.state)
 
 
+def place_after(previous: AdaptedTask | None) -> int:
+    """How many tasks of its stream came before the one after ``previous``."""
+    return 0 if previous is None else previous.before + 1
+
+
 def check_place(previous: AdaptedTask | None, place: int | None) -> None:
     """Check that the task after ``previous`` has the place in its stream that it is said to have, counted from 1.
 
     Raises:
         ArtifactError: tasks are missing, or out of order; says which was found.
     """
-    came = 0 if previous is None else previous.before + 1
+    came = place_after(previous)
     if place is None or place == came + 1:
         return
     found = (

@@ -47,7 +47,7 @@ def numbered(
     own = {name for each in labels for name in ([each] if isinstance(each, str) else each or ())}
     if new_classes and task is not None:
         known = [*task.class_names, *sorted(own - set(task.class_names))]
-        _check_growth(artifact, task, known)
+        check_growth(artifact, task, known)
     if task is None and not own and not many:
         raise ArtifactError(
             f"None of the {len(labels)} examples has a label; give some labels, or begin the task by the names of its "
@@ -73,7 +73,7 @@ def check_semi_supervised(artifact: Artifact) -> None:
         )
 
 
-def _check_growth(artifact: Artifact, task: AdaptedTask, names: Sequence[str]) -> None:
+def check_growth(artifact: Artifact, task: AdaptedTask, names: Sequence[str]) -> None:
     """Refuse new classes for a learner whose tasks keep those that they began with."""
     new = names[len(task.class_names) :]
     if new and not artifact.learner.grows:

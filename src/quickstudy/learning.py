@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from quickstudy.adapted import AdaptedTask, check_base
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import (
+    Context,
     Examples,
     Inputs,
     labelled,
@@ -17,8 +19,8 @@ from quickstudy.episode import (
     put_behind,
     tree_map,
 )
-from quickstudy.following import memory_of
-from quickstudy.labelling import Labels, note_conflicts, numbered, told
+from quickstudy.following import memory_of, place_after
+from quickstudy.labelling import Labels, check_growth, note_conflicts, numbered, told
 from quickstudy.likelihood import Categorical
 from quickstudy.naming import Description, blank, check_names, new_context
 from quickstudy.nn.several import SeveralEncoders
@@ -116,7 +118,7 @@ def extend(
         inputs=artifact.inputs,
         seen=([] if task is None else task.seen) + marks,
         embedded=_embedded(artifact, task, labelled(support), len(names)),
-        before=task.before if task is not None else 0 if after is None else after.before + 1,
+        before=place_after(after) if task is None else task.before,
         unlabelled=len(y) - len(marks) + (0 if task is None else task.unlabelled),
         taught=([] if task is None else task.taught) + taught,
     )
@@ -144,7 +146,12 @@ def and_unlabelled(
 
 
 def begin(
-    artifact: Artifact, x: Inputs, names: Sequence[str], description: Description = ""
+    artifact: Artifact,
+    x: Inputs,
+    names: Sequence[str],
+    description: Description = "",
+    *,
+    after: AdaptedTask | None = None,
 ) -> AdaptedTask:
     """A task of which nothing is known yet, so that what it says is what the learner says before adaptation.
 
@@ -153,25 +160,29 @@ def begin(
         x: tree of tensors (example, …), of which only the shapes count.
         names: of its classes, or of the numbers that it predicts.
         description: what it says of itself, for learners that read it.
+        after: the task of the same stream that came before, for learners that remember it.
 
     Raises:
-        ArtifactError: a description that the learner cannot read.
+        ArtifactError: a description that the learner cannot read; a previous task of another artifact or for a learner
+            without memory.
     """
     learner = artifact.learner
-    device = next(learner.parameters()).device
-    x = tree_map(lambda tensor: tensor[None].to(device), x)
-    mask = torch.zeros(leaves(x)[0].shape[:2], dtype=torch.bool, device=device)
-    y = torch.zeros_like(mask, dtype=torch.int64)
+    x, y, mask, context = _nothing(artifact, x, names, description)
     if not isinstance(learner.likelihood, Categorical):
-        y = torch.zeros(*mask.shape, len(names), dtype=leaves(x)[0].dtype, device=device)
-    context = new_context(list(names), learner, device, description)
+        y = torch.zeros(*mask.shape, len(names), dtype=leaves(x)[0].dtype, device=mask.device)
     with torch.no_grad():
-        state = learner.adapt(Examples(x, y, mask), context)
-    return AdaptedTask(artifact.id, state, context, list(names), 0, artifact.inputs)
+        state = learner.adapt(Examples(x, y, mask), context, memory_of(artifact, after))
+    return AdaptedTask(
+        artifact.id, state, context, list(names), 0, artifact.inputs, before=place_after(after)
+    )
 
 
 def begin_by_name(
-    artifact: Artifact, names: Sequence[str], description: Description = ""
+    artifact: Artifact,
+    names: Sequence[str],
+    description: Description = "",
+    *,
+    after: AdaptedTask | None = None,
 ) -> AdaptedTask:
     """A task that is known by the names of its classes alone; examples may follow by :func:`extend`.
 
@@ -179,13 +190,56 @@ def begin_by_name(
         artifact: what answers; it reads names.
         names: of the classes.
         description: what the task says of itself.
+        after: the task of the same stream that came before, for learners that remember it.
 
     Raises:
         ArtifactError: the artifact reads no names or predicts numbers; a name is empty or given twice, or there is only
-            one; a description that the learner cannot read.
+            one; a description that the learner cannot read; a previous task of another artifact or for a learner
+            without memory.
     """
     check_names(artifact.learner, names)
-    return begin(artifact, blank(artifact.learner.encoder), names, description)
+    return begin(artifact, blank(artifact.learner.encoder), names, description, after=after)
+
+
+def grow_by_name(artifact: Artifact, task: AdaptedTask, names: Sequence[str]) -> AdaptedTask:
+    """A task with further classes, of which nothing is known but their names; examples may follow by :func:`extend`.
+
+    Args:
+        artifact: what answers; it reads names.
+        task: to which they are added, behind its classes; it is left as it was.
+        names: of the new classes.
+
+    Raises:
+        ArtifactError: the artifact reads no names or predicts numbers, or its tasks keep the classes that they began
+            with; a name is empty, given twice or one of the task's; a task of another artifact.
+    """
+    check_base(task.base_id, artifact, "The task")
+    every = [*task.class_names, *names]
+    check_names(artifact.learner, every)
+    check_growth(artifact, task, every)
+    x, y, mask, context = _nothing(artifact, blank(artifact.learner.encoder), every)
+    context = context._replace(description=task.context.description)
+    support = Examples(x, y, mask)
+    with torch.no_grad():
+        state = artifact.learner.adapt(support, context, task.state)
+    return replace(
+        task,
+        state=state,
+        context=context,
+        class_names=every,
+        embedded=_embedded(artifact, task, support, len(every)),
+    )
+
+
+def _nothing(
+    artifact: Artifact, x: Inputs, names: Sequence[str], description: Description = ""
+) -> tuple[Inputs, torch.Tensor, torch.Tensor, Context]:
+    """Examples, labels and mask of a support that is not there, and what is known of its task all the same."""
+    device = next(artifact.learner.parameters()).device
+    x = tree_map(lambda tensor: tensor[None].to(device), x)
+    mask = torch.zeros(leaves(x)[0].shape[:2], dtype=torch.bool, device=device)
+    y = torch.zeros_like(mask, dtype=torch.int64)
+    return x, y, mask, new_context(list(names), artifact.learner, device, description)
 
 
 def _embedded(

@@ -70,7 +70,7 @@ def test_the_blocks_run(
         if kind == "python":
             capsys.readouterr()
             exec(block, {})
-            assert capsys.readouterr().out.splitlines()[1] == "(1, 3)"
+            assert capsys.readouterr().out.splitlines()[1] == "(1, 4)"
         elif kind == "yaml":
             encoder = build_encoder(yaml.safe_load(block)["encoder"])
             assert list(encoder.parts) == ["image", "text", "numbers"]

@@ -58,3 +58,33 @@ def test_what_cannot_get_another_class(capsys: Capture) -> None:
     assert main([*words, "--from", "maml.task"]) == 1
     assert "'w' is new, but tasks of the learner maml keep the classes" in capsys.readouterr().err
     assert not Path("more.task").exists()
+
+
+def test_a_running_task_gets_a_class_by_its_name(capsys: Capture) -> None:
+    config = RunConfig(
+        data="text:a.csv",
+        learner={"name": "protonet", "names": True},
+        encoder={"name": "words", "width": 32},
+    )
+    save_artifact("named", build_learner(config.learner, config.encoder), config, {})
+    assert main(["adapt", "named", "two.csv", "--out", "named.task"]) == 0
+    more = ["adapt", "named", "--from", "named.task", "--out", "more.task"]
+    capsys.readouterr()
+    assert main([*more, "--classes", "kkk mmm"]) == 2
+    assert "--new-classes --classes NAME,NAME" in capsys.readouterr().err
+    assert main([*more, "--new-classes", "--classes", "kkk mmm, ooo"]) == 0
+    assert "Learned 4 classes (x, y, kkk mmm, ooo) from 4 examples" in capsys.readouterr().err
+    assert main(["predict", "more.task", "kkk mmm", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["answers"][0]["label"] == "kkk mmm"
+    # A class by its name and others by examples, at once.
+    both = [*more[:2], "third.csv", *more[2:-1], "both.task"]
+    assert main([*both, "--new-classes", "--classes", "ooo"]) == 0
+    task = load_task("both.task", load_artifact("named"))
+    assert (task.class_names, task.examples) == (["x", "y", "ooo", "w"], 5)
+    for classes, said in (("x", "'x' twice"), ("q,,r", "an empty name")):
+        assert main([*more, "--replace", "--new-classes", "--classes", classes]) == 1
+        assert said in capsys.readouterr().err
+    refused = ["adapt", "protonet", "--from", "protonet.task", "--out", "no.task"]
+    assert main([*refused, "--new-classes", "--classes", "q"]) == 1
+    assert "reads no names" in capsys.readouterr().err

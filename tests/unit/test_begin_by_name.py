@@ -16,10 +16,11 @@ from quickstudy.config import RunConfig
 from quickstudy.durable import ArtifactError
 from quickstudy.estimator import FewShotClassifier
 from quickstudy.learners.base import Learner
+from quickstudy.learners.gradient import MAML
 from quickstudy.learners.memory import MetaTransformer
 from quickstudy.learners.metric import ProtoNet
-from quickstudy.learning import begin_by_name, extend
-from quickstudy.nn.encoders import ImageEncoder, VectorEncoder
+from quickstudy.learning import begin_by_name, extend, grow_by_name
+from quickstudy.nn.encoders import ImageEncoder, RawEncoder, VectorEncoder
 
 NAMES = ["alpha", "beta", "gamma"]
 
@@ -31,6 +32,7 @@ def made(learner: Learner | None = None, **options: object) -> Artifact:
         learner = MetaTransformer(VectorEncoder(4, width=8, layers=1), **{**small, **options})  # type: ignore[arg-type]
         if learner.heads_from_names:
             nn.init.normal_(learner.named_head.head[-1].weight)
+            learner.named_head.trust.fill_(1)
         if learner.modulation is not None:
             nn.init.normal_(learner.modulation.produce.weight)
     config = RunConfig(data="numbers", encoder={"name": "vector", "inputs": 4})
@@ -141,3 +143,114 @@ def test_images_need_no_example_either() -> None:
     task = begin_by_name(artifact, NAMES)
     images = torch.randint(0, 255, (5, 1, 8, 8), dtype=torch.uint8)
     assert answer(artifact, task, images).shape == (5, 3)
+
+
+def test_classes_known_by_name_alone_are_guessed_by_what_the_task_before_showed(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    learner = MetaTransformer(RawEncoder(4), names=True, shape="none", width=8, heads=2)
+    artifact = made(learner)
+    x = 3 * torch.eye(4)[:2].repeat_interleave(3, dim=0) + 0.1 * X
+    before = extend(artifact, None, x, ["lao ko"] * 3 + ["thai ko"] * 3)
+    save_task(tmp_path / "before.task", before)
+    names = ["lao kho", "thai kho"]
+    task = begin_by_name(artifact, names, after=load_task(tmp_path / "before.task", artifact))
+    assert (task.examples, task.before) == (0, 1)
+    save_task(tmp_path / "next.task", task)
+    again = load_task(tmp_path / "next.task", artifact)
+    assert again.before == 1
+    chances = answer(artifact, again, x)
+    assert chances.argmax(1).tolist() == [0] * 3 + [1] * 3
+    assert float(chances.max(1).values.min()) > 0.9
+    alone = answer(artifact, begin_by_name(artifact, names), x)
+    torch.testing.assert_close(alone, torch.full_like(alone, 0.5))
+    # What was met two tasks ago is not forgotten, and a class with an example of its own needs no guess.
+    later = begin_by_name(artifact, names, after=again)
+    torch.testing.assert_close(answer(artifact, later, x), chances)
+    shown = extend(artifact, later, x[[0, 3]], ["thai kho", "lao kho"])
+    assert answer(artifact, shown, x).argmax(1).tolist() == [1] * 3 + [0] * 3
+
+
+def test_the_estimator_begins_by_names_after_another() -> None:
+    torch.manual_seed(0)
+    encoder = VectorEncoder(4, width=8, layers=1)
+    learner = MetaTransformer(encoder, names=True, shape="none", width=8, heads=2)
+    artifact = made(learner)
+    x = (3 * torch.eye(4)[:2].repeat_interleave(3, dim=0) + 0.1 * X).numpy()
+    first = FewShotClassifier(artifact).fit(x, np.array(["lao ko"] * 3 + ["thai ko"] * 3))
+    second = FewShotClassifier(artifact).fit(classes=["lao kho", "thai kho"], after=first)
+    assert second.predict(x).tolist() == ["lao kho"] * 3 + ["thai kho"] * 3
+    assert second.task_.before == 1
+
+
+def test_names_alone_follow_nothing_where_there_is_no_memory() -> None:
+    artifact = made()
+    task = begin_by_name(artifact, NAMES)
+    task.base_id = "another"
+    with pytest.raises(ArtifactError, match="was adapted with the artifact another"):
+        begin_by_name(artifact, NAMES, after=task)
+
+
+def test_a_running_task_gets_classes_by_their_names(tmp_path: Path) -> None:
+    artifact = made(shape="none")
+    # What the memory says of a task stays as it was when the task began.
+    nn.init.zeros_(artifact.learner.named_head.remembered.weight)  # type: ignore[union-attr, arg-type]
+    names = ["lao ko", "thai ko", "lao kho", "thai kho"]
+    x = 3 * torch.eye(4)[:2].repeat_interleave(3, dim=0) + 0.1 * X
+    labels = ["lao ko"] * 3 + ["thai ko"] * 3
+    task = extend(artifact, None, x, labels)
+    grown = grow_by_name(artifact, task, names[2:])
+    assert (grown.class_names, grown.examples, task.class_names) == (names, 6, names[:2])
+    whole = extend(artifact, None, x, labels, class_names=names)
+    torch.testing.assert_close(answer(artifact, grown, x), answer(artifact, whole, x))
+    save_task(tmp_path / "a.task", grown)
+    again = load_task(tmp_path / "a.task", artifact)
+    more = extend(artifact, again, x[:1] + 1, ["lao kho"])
+    learned = extend(artifact, whole, x[:1] + 1, ["lao kho"])
+    torch.testing.assert_close(answer(artifact, more, x), answer(artifact, learned, x))
+
+
+def test_a_shaped_task_gets_classes_by_their_names_and_keeps_its_shape() -> None:
+    artifact = made()
+    task = extend(artifact, None, X, NAMES * 2)
+    grown = grow_by_name(artifact, task, ["delta"])
+    assert isinstance(grown.state, dict)
+    assert torch.equal(grown.state["shape"], task.state["shape"])  # type: ignore[call-overload]
+    before, after = answer(artifact, task, X), answer(artifact, grown, X)
+    assert after.shape == (6, 4)
+    kept = after[:, :3] / after[:, :3].sum(1, keepdim=True)
+    torch.testing.assert_close(kept, before)
+
+
+def test_what_cannot_be_added_by_name_is_refused() -> None:
+    artifact = made()
+    task = extend(artifact, None, X, NAMES * 2)
+    for names, said in ((["beta"], "'beta' twice"), ([" "], "empty name")):
+        with pytest.raises(ArtifactError, match=said):
+            grow_by_name(artifact, task, names)
+    keeping = made(learner=MetaTransformer(VectorEncoder(4, width=8), learner=MAML, names=True))
+    task = extend(keeping, None, X, NAMES * 2)
+    with pytest.raises(ArtifactError, match="'delta' is new, but tasks of the learner"):
+        grow_by_name(keeping, task, ["delta"])
+    nameless = made(learner=ProtoNet(VectorEncoder(4, width=8)))
+    task = extend(nameless, None, X, NAMES * 2)
+    with pytest.raises(ArtifactError, match="reads no names"):
+        grow_by_name(nameless, task, ["delta"])
+
+
+def test_the_estimator_gets_classes_by_their_names() -> None:
+    artifact = made(shape="none")
+    classifier = FewShotClassifier(artifact).fit(X.numpy(), np.array(NAMES * 2))
+    classifier.partial_fit(classes=[*NAMES, "aleph"])
+    assert classifier.classes_.tolist() == ["aleph", *NAMES]
+    assert classifier.predict_proba(X.numpy()).shape == (6, 4)
+    # Some by name, some by example.
+    classifier.partial_fit(X[:1].numpy() + 1, ["delta"], classes=[*NAMES, "aleph", "delta", "zeta"])
+    assert classifier.task_.class_names == [*NAMES, "aleph", "zeta", "delta"]
+    kept = classifier.predict_proba(X.numpy())
+    with pytest.raises(ValueError, match="name all old ones"):
+        classifier.partial_fit(classes=["other"])
+    with pytest.raises(ValueError, match="an empty name"):
+        classifier.partial_fit(classes=[*classifier.classes_.tolist(), ""])
+    np.testing.assert_array_equal(classifier.predict_proba(X.numpy()), kept)

@@ -148,12 +148,13 @@ def test_the_task_before_counts_and_can_be_forgotten() -> None:
     close(answer(learner, second, before), fresh)
 
 
-def test_what_is_carried_is_the_memory_alone() -> None:
+def test_what_is_carried_is_the_memory_and_what_classes_were_called_and_look_like() -> None:
     learner = shaken(made(names=True)).eval()
     assert isinstance(learner, MetaTransformer)
     found = named(episode(), ["one", "two", "three"])
     state = learner.adapt(found.support, found.context)
-    assert set(learner.carry(state)) == {"memory"}  # type: ignore[arg-type]
+    left = {"memory", "earlier.names", "earlier.looks"}
+    assert set(learner.carry(state)) == left  # type: ignore[arg-type]
     assert {"memory", "shape", "head", "counts", "named", "base.sums"} <= set(state)
 
 

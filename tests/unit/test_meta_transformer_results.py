@@ -32,15 +32,34 @@ def test_intents_by_their_names() -> None:
         assert f"| {percent(one[name])} |" in said
     gains = [percent(found[f"{shot}-shot"]["above"]["names"], "+") for shot in (0, 1)]
     assert f"{gains[0]} points over the names with no example, and {gains[1]} with one" in said
+    beside = [found[f"half by name, {which}"] for which in ("new", "all")]
+    for who in ("meta_transformer", "without_likeness", "names"):
+        cells = " | ".join(percent(scores["accuracy"][who]) for scores in beside)
+        assert f"| {cells} |" in said
 
 
 def test_letters_by_their_names() -> None:
-    (run,), said = figures("zero_shot_glyphs")["runs"], text("name-and-describe")
-    for split in ("validation", "test"):
-        scores = run["scores"][split]
-        cells = ("names alone", "one example alone", "one example and names")
-        assert f"| {' | '.join(percent(scores[cell]) for cell in cells)} |" in said
-    assert scores["names alone"]["mean"] - scores["names alone"]["ci95"] > 1 / 20
+    runs, said = figures("zero_shot_glyphs")["runs"], text("name-and-describe")
+    assert len(runs) == 3
+
+    def over_models(kind: str, split: str, name: str) -> dict[str, float]:
+        each = [run["scores"][split][kind][name] for run in runs]
+        return {key: sum(score[key] for score in each) / len(each) for key in ("mean", "ci95")}
+
+    for row, name in {
+        "their names": "names alone",
+        "names, and others in five tasks before": "names, after five tasks",
+        "names, and others in the same task": "names, among known letters",
+        "one drawing of each": "one example alone",
+        "one drawing of each, and names": "one example and names",
+    }.items():
+        cells = [over_models("accuracy", split, name) for split in ("validation", "test")]
+        assert f"| {row} | {' | '.join(map(percent, cells))} |" in said
+    gain = over_models("above names alone", "test", "names, after five tasks")
+    assert f"{percent(gain, '+')} points" in said
+    for run in runs:
+        alone = run["scores"]["test"]["accuracy"]["names alone"]
+        assert alone["mean"] - alone["ci95"] > 1 / 20
 
 
 def test_what_feedback_is_worth() -> None:

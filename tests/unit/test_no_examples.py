@@ -18,6 +18,7 @@ from quickstudy.evaluation import answer_batch, contest_of, evaluate, scores_by_
 from quickstudy.learners.gradient import MAML
 from quickstudy.learners.memory import MetaTransformer
 from quickstudy.learners.metric import ProtoNet
+from quickstudy.learners.named_head import UNTIL_CHOSEN, counts_of
 from quickstudy.learners.neural_process import TransformerNeuralProcess
 from quickstudy.nn.encoders import RawEncoder, VectorEncoder
 from quickstudy.nn.words import bytes_of
@@ -153,3 +154,28 @@ def test_a_learner_of_values_says_what_it_expects_of_any_task() -> None:
     scores = evaluate(learner, Sinusoid(), design=design, episodes=8)
     assert list(scores["baselines"]) == ["exact"]
     assert scores["mean"] == pytest.approx(scores["before_adaptation"]["mean"])
+
+
+def test_until_it_is_chosen_names_known_by_heart_are_believed_little_but_for_training() -> None:
+    episode = Episodes(Spoken(), "train", EpisodeDesign(3, (0, 1), 2), tasks=4)[0]
+    for options, until in (({}, UNTIL_CHOSEN), ({"learner": MAML}, (1.0, 1.0))):
+        torch.manual_seed(0)
+        found = MetaTransformer(
+            VectorEncoder(3, width=8, layers=1), names=True, left_out=0.0, shape="none", **options
+        )
+        nn.init.normal_(found.named_head.head[-1].weight)
+        assert found.describer.words is not None
+        found.describer.words.left_out = 0.0
+        heads = []
+        for training in (True, False):
+            found.train(training)
+            counts = counts_of(episode.support, 3)
+            described = found.describe(episode.support, episode.context)
+            memory, others = found.start.expand(4, -1, -1), torch.tensor([[0], [1], [2], [3]])
+            heads.append(found.named_head(described, counts, memory, others))
+        assert found.named_head.trust.tolist() == list(until)
+        share = torch.tensor(until)[(counts > 0).long()][..., None]
+        if not options:
+            share = torch.where(counts[..., None] > 0, share, share / (1 + others[..., None]))
+        torch.testing.assert_close(heads[1], share * heads[0])
+        assert heads[0].abs().sum() > 0

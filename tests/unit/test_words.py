@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from quickstudy.nn.words import NameReader, bytes_of, present
+from quickstudy.nn.words import NameReader, bytes_of, piece_counts, present
 
 
 def test_bytes_are_utf8_padded_and_composed() -> None:
@@ -101,3 +101,13 @@ def test_it_learns_which_word_of_a_name_matters_and_meets_new_words_with_it() ->
 def test_options_out_of_range(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="found"):
         NameReader(8, **options)
+
+
+def test_names_may_be_typed_large_or_small_but_single_letters_are_told_apart() -> None:
+    counts = piece_counts(
+        bytes_of(["HEBREW ALEF", "hebrew alef", "A", "a"]), longest=4, buckets=2**20
+    )
+    long, short = ((counts[i] != counts[i + 1]).sum().item() for i in (0, 2))
+    # The letters themselves, but for those of no case; start, end and the blank are as they were.
+    assert long == len(set("HEBREWALEF")) * 2
+    assert short == 2

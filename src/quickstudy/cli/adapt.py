@@ -66,7 +66,7 @@ def adapt(
         bool,
         typer.Option(
             "--new-classes",
-            help="With --from: labels that the task does not know become classes of it.",
+            help="With --from: labels that the task does not know become classes of it, and so do --classes.",
         ),
     ] = False,
     after: Annotated[
@@ -98,6 +98,7 @@ def adapt(
       quickstudy adapt runs/demo/artifact photos --out photos.task
       quickstudy adapt runs/demo/artifact one-more-letter --from new.task --new-classes --out new.task
       quickstudy adapt runs/named/artifact --classes "red fox,grey wolf" --describe "animals" --out new.task
+      quickstudy adapt runs/named/artifact --from new.task --new-classes --classes "brown bear" --out new.task
       quickstudy adapt runs/demo/artifact more-photos --from photos.task --out photos.task
       quickstudy adapt runs/intents/artifact few.csv --unlabelled many.txt --out intents.task
       quickstudy adapt runs/waves/artifact points.csv --out wave.task
@@ -125,10 +126,10 @@ def adapt(
     check_place(previous, place)
     values = model.learner.likelihood.of_values
     named = None if classes is None else [name.strip() for name in classes.split(",")]
-    if begun is not None and (named or describe):
+    if begun is not None and (describe or (named and not new_classes)):
         raise WrongUse(
             "A task has its classes and says what it is about when it begins; leave --classes and --describe out, or "
-            "begin anew without --from."
+            "begin anew without --from. Further classes are added by name with --new-classes --classes NAME,NAME."
         )
     if values:
         if support is None or named or unlabelled is not None:
@@ -139,10 +140,6 @@ def adapt(
         told_of = said(model, describe)
         task = learn_values(model, support, begun, description=told_of, after=previous)
     else:
-        if previous is not None and support is None:
-            raise WrongUse(
-                "A task that follows another learns from examples; give some as SUPPORT, or leave --after out."
-            )
         told_of = said(model, describe)
         task = learn(
             model,
@@ -184,12 +181,16 @@ def learn(
     """
     from quickstudy.artifact import extend
     from quickstudy.data.labelled import read_labelled
-    from quickstudy.learning import and_unlabelled, begin_by_name
+    from quickstudy.learning import and_unlabelled, begin_by_name, grow_by_name
 
     bare = None if unlabelled is None else read_unlabelled(model, unlabelled)
+    if begun is not None and classes is not None:
+        begun, classes = grow_by_name(model, begun, classes), None
+        if support is None and bare is None:
+            return begun
     if support is None:
         if begun is None and classes is not None:
-            begun = begin_by_name(model, classes, description)
+            begun = begin_by_name(model, classes, description, after=after)
         if begun is not None and bare is not None:
             return extend(model, begun, *and_unlabelled(None, [], bare))
         if classes is None:

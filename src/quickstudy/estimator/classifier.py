@@ -30,7 +30,7 @@ from quickstudy.estimator.inputs import (
     texts_of,
 )
 from quickstudy.estimator.tables import coding_of, entries_of
-from quickstudy.learning import and_unlabelled, begin_by_name
+from quickstudy.learning import and_unlabelled, begin_by_name, grow_by_name
 from quickstudy.likelihood import Bernoulli
 from quickstudy.naming import Description
 from quickstudy.nn.encoders import VectorEncoder
@@ -134,42 +134,47 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Learn from more examples of the task; the first call begins it.
 
         Args:
-            X: the examples; None where there are only such without a label.
+            X: the examples; None where there are only such without a label, or only names of new classes.
             y: (example,), the class of each.
             classes: all classes of the task; needed in the first call where ``y`` does not hold them all. Later they
-                may be more than before, if ``y`` shows the new ones: nothing is learned anew for them.
+                may be more than before, and nothing is learned anew for them; of new ones without an example, the
+                artifact must read the names.
             unlabelled: as in :meth:`fit`.
 
         Raises:
-            ValueError: a label that is not among the classes, classes that leave an old one out or show no example of
-                a new one, or examples of another kind.
-            ArtifactError: new classes for a learner whose tasks keep those that they began with; the artifact learns
-                nothing from examples without a label.
+            ValueError: a label that is not among the classes, classes that leave an old one out, or examples of
+                another kind.
+            ArtifactError: new classes for a learner whose tasks keep those that they began with, or without an example
+                for one that reads no names; the artifact learns nothing from examples without a label.
         """
         if not hasattr(self, "task_"):
             return self._begin(X, y, classes, "", None, unlabelled)
-        if X is None and unlabelled is not None:
-            self._learn_unlabelled(unlabelled)
-            return self
-        before = self.classes_
+        before, task = self.classes_, self.task_
         wanted = before if classes is None else np.unique(classes)
-        lost = np.setdiff1d(before, wanted)
-        unshown = np.setdiff1d(np.setdiff1d(wanted, before), y)
-        if len(lost) or len(unshown):
+        if len(np.setdiff1d(before, wanted)):
             raise ValueError(
                 f"The task was begun with the classes {before.tolist()}, and now classes are {wanted.tolist()}; name "
-                "all old ones, and only such new ones as have an example here, or fit anew."
+                "all old ones, or fit anew."
             )
-        x = self._inputs(X, begin=not self.task_.examples)
+        unshown = np.setdiff1d(np.setdiff1d(wanted, before), [] if y is None else y)
         try:
+            if len(unshown):
+                self.task_ = grow_by_name(
+                    self.artifact_, task, [str(each) for each in unshown.tolist()]
+                )
             self.classes_ = wanted
+            if X is None and unlabelled is not None:
+                self._learn_unlabelled(unlabelled)
+            if X is None and (unlabelled is not None or len(unshown)):
+                return self
+            x = self._inputs(X, begin=not task.examples)
             labels = self._labels(y, len(x))
             note_texts(self.artifact_.learner.encoder, X, labels)
             self.task_ = extend(
                 self.artifact_, self.task_, *self._and(x, labels, unlabelled), new_classes=True
             )
         except ValueError:
-            self.classes_ = before
+            self.classes_, self.task_ = before, task
             raise
         return self
 
@@ -230,10 +235,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         unlabelled: Any,
     ) -> Self:
         previous = previous_task(after)
-        if X is None and previous is not None:
-            raise ValueError(
-                "A task that follows another learns from examples; give some, or leave after out."
-            )
         self.artifact_ = artifact_to_start_from(self.artifact, self.device)
         if isinstance(self.artifact_.learner.likelihood, Bernoulli):
             raise ValueError(
@@ -241,10 +242,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "quickstudy.artifact.extend and answer, or an artifact of one class."
             )
         if X is None and classes is not None:
+            # Columns are measured as the task before has measured them, or else as they are.
             for scale in ("mean_", "scale_", "n_features_in_", "feature_names_in_"):
                 self.__dict__.pop(scale, None)
+                if hasattr(after, scale):
+                    setattr(self, scale, getattr(after, scale))
             self.classes_ = np.unique(classes)
-            self.task_ = begin_by_name(self.artifact_, self._names(), description)
+            self.task_ = begin_by_name(self.artifact_, self._names(), description, after=previous)
             if unlabelled is not None:
                 self._learn_unlabelled(unlabelled)
             return self

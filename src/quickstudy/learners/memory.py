@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.episode import Context, Episode, Examples, Inputs, leaves, take_tasks
+from quickstudy.episode import WORD_PADDING, Context, Episode, Examples, Inputs, leaves, take_tasks
 from quickstudy.functional import Weights
 from quickstudy.learners.base import Learner, State
 from quickstudy.learners.describing import Described, Describer
 from quickstudy.learners.gradient import GradientLearner
 from quickstudy.learners.metric import ProtoNet
 from quickstudy.learners.named_head import TRUST, NamedHead, counts_of
+from quickstudy.learners.similar_names import STRENGTHS, SimilarNames, kept, remembered
 from quickstudy.likelihood import Bernoulli, Categorical
 from quickstudy.nn.encoders import LARGEST_CPU_TENSOR, Encoder, RawEncoder, encode
 from quickstudy.nn.layers import Block, Norm
@@ -40,13 +41,15 @@ class MetaTransformer(Learner):
        a learned beginning.
     3. Shape: ``θ' = θ + ΔΘ h_t`` are the weights that the wrapped learner has for this task
        (:class:`quickstudy.nn.modulation.Modulation`), and where classes have names, each gets a row of a head,
-       ``W_c = H(name_c, n_c, h_t)`` for n_c examples, so that a class can be told by its name alone.
+       ``W_c = H(name_c, n_c, h_t)`` for n_c examples, so that a class can be told by its name alone; without an
+       example it looks, besides, as classes of this task and of those before it look that are called nearly the same
+       (:class:`quickstudy.learners.similar_names.SimilarNames`).
     4. Adapt: the wrapped learner learns the support from θ', by however many inner steps it takes.
     5. Feedback is more support: ``adapt`` from a state goes on with the task, whose θ' stays.
 
-    Everything that shapes begins at zero: before training this is the wrapped learner. Only an encoder that reads names
-    itself begins with more: the cosine between an example and the name of a class counts, the less the more examples
-    the class has.
+    Everything that shapes begins at zero: before training this is the wrapped learner, of classes with examples. Only
+    an encoder that reads names itself begins with more: the cosine between an example and the name of a class counts,
+    the less the more examples the class has.
 
     Points of this family are MMAML (Vuorio et al. 2019, Multimodal Model-Agnostic Meta-Learning: ``learner=MAML``),
     CNAPs (Requeima et al. 2019, Fast and Flexible Multi-Task Classification) and HyperTransformer (Zhmoginov et al.
@@ -56,7 +59,8 @@ class MetaTransformer(Learner):
 
     The state is a dictionary: ``memory`` and ``shape``, h_t with and without later support, (task, slot, width);
     ``base.…``, what the wrapped learner knows; of named classes also ``head`` (task, way, features), ``named`` and
-    ``counts`` (task, way).
+    ``counts`` (task, way), ``names`` (task, way, word), ``looks``, sums of their encoded examples (task, way,
+    features), and ``earlier.names`` and ``earlier.looks`` of the classes of tasks before.
 
     Args:
         encoder: maps an example to a vector.
@@ -128,6 +132,7 @@ class MetaTransformer(Learner):
         base = _wrapped(learner, encoder, values)
         super().__init__(encoder, base.likelihood)
         self.base, self.inner_loop, self.order_free = base, base.inner_loop, base.order_free  # type: ignore[misc]
+        self.grows = base.grows  # type: ignore[misc]
         if hasattr(base, "bank"):
             self.bank = base.bank
         self.names, self.left_out, self.through_encoder = names, left_out, through_encoder
@@ -154,11 +159,19 @@ class MetaTransformer(Learner):
         )
         self.heads_from_names = names and isinstance(base.likelihood, Categorical)
         if self.heads_from_names:
-            reads_words = self.describer.words is None
-            self.named_head = NamedHead(width, encoder.width, spoken=reads_words)
+            spoken = self.describer.words is None
+            self.doubts_names = not spoken and not base.inner_loop
+            self.named_head = NamedHead(
+                width, encoder.width, spoken=spoken, doubted=self.doubts_names
+            )
+        # Inner steps move what examples look like away from what is remembered.
+        self.similar = SimilarNames() if self.heads_from_names and not base.inner_loop else None
 
     def carry(self, state: State) -> State | None:
-        return {"memory": state["memory"]}
+        left = {"memory": state["memory"]}
+        if self.similar is not None:
+            left |= kept(state)
+        return left
 
     def adapt(self, support: Examples, context: Context, state: State | None = None) -> State:
         found, numbers = self._found(support, context, state)
@@ -170,6 +183,7 @@ class MetaTransformer(Learner):
             learned = self.base.adapt(support, context, base)
         else:
             support = support._replace(x=self._encode(support.x, numbers))
+            found = self._with_looks(found, support, state)
             with self._applied(numbers):
                 learned = self.base.adapt(support, context, base)
         fields = learned if isinstance(learned, dict) else learned._asdict()
@@ -192,6 +206,7 @@ class MetaTransformer(Learner):
             return self.predict(self.adapt(support, context), query.x, context)
         found, numbers = self._found(support, context, None)
         support = support._replace(x=self._encode(support.x, numbers))
+        found = self._with_looks(found, support, None)
         query = query._replace(x=self._encode(query.x, numbers))
         with self._applied(numbers):
             outputs = self.base.outputs(Episode(support, query, context))
@@ -206,32 +221,40 @@ class MetaTransformer(Learner):
     def settle(self, episodes: Iterable[Episode]) -> bool:
         """Choose how far names are trusted, of classes without an example and of those with some, by validation tasks.
 
-        ``argmin_t Σ_e nll(z_e + t(n) W_e φ)`` over the shares in :data:`TRUST`: names of training classes that are read
-        byte by byte are known by heart, and only classes never met say what a name is worth. An encoder of texts reads
-        new names as well as old ones, and where inner steps begin at the names they correct them; there, nothing is
-        chosen.
+        ``argmin_{t, κ} Σ_e nll(z_e + t W_e φ + κ g_e)`` over the shares in :data:`TRUST` and :data:`STRENGTHS`:
+        names of training classes that are read byte by byte are known by heart, and only classes never met say what a
+        name is worth, and what names that are like it. An encoder of texts reads new names as well as old ones, and
+        where inner steps begin at the names they correct them; there, nothing is chosen.
         """
-        if not self.heads_from_names or self.describer.words is None or self.base.inner_loop:
+        if not self.heads_from_names or not self.doubts_names:
             return False
-        self.named_head.trust.fill_(1)
+        assert self.similar is not None
+        trust, strength = self.named_head.trust, self.similar.strength
+        before = (*trust.tolist(), float(strength))
         told = []
         for support, query, context in episodes:
+            trust.fill_(1)
             state = self.adapt(support, context)
             plain = state | {"head": torch.zeros_like(state["head"])}
-            outputs = self.predict(plain, query.x, context)
-            added = self.predict(state, query.x, context) - outputs
-            told.append((outputs, added, (state["counts"] > 0).long()[:, None], query, context))
+            said = []
+            for known, alike in ((plain, 0.0), (state, 0.0), (plain, 1.0)):
+                strength.fill_(alike)
+                said.append(self.predict(known, query.x, context))
+            seen = (state["counts"] > 0).long()[:, None]
+            told.append((said[0], said[1] - said[0], said[2] - said[0], seen, query, context))
 
-        def loss(trust: tuple[float, ...]) -> float:
-            each = torch.tensor(trust)
-            return sum(
-                float(self.likelihood.nll(outputs + each.to(added)[known] * added, query, context))
-                for outputs, added, known, query, context in told
-            )
+        def loss(choice: tuple[float, ...]) -> float:
+            trusted, alike = torch.tensor(choice[:-1]), choice[-1]
+            total = 0.0
+            for outputs, added, guessed, seen, query, context in told:
+                all_said = outputs + trusted.to(added)[seen] * added + alike * guessed
+                total += float(self.likelihood.nll(all_said, query, context))
+            return total
 
-        best = min(itertools.product(TRUST, repeat=2), key=loss)
-        self.named_head.trust.copy_(torch.tensor(best))
-        return best != (1.0, 1.0)
+        *best, alike = min(itertools.product(*[TRUST] * len(trust), STRENGTHS), key=loss)
+        trust.copy_(torch.tensor(best))
+        strength.fill_(alike)
+        return (*trust.tolist(), float(strength)) != before
 
     def trouble(self, support: Examples, context: Context) -> str:
         return self.base.trouble(support, context) if self.inner_loop else ""
@@ -283,10 +306,30 @@ class MetaTransformer(Learner):
         if self.heads_from_names:
             counts = counts_of(support, context.classes.shape[1])
             if state is not None and going_on:
-                counts = counts + state["counts"]
+                counts = counts + F.pad(
+                    state["counts"], (0, counts.shape[1] - state["counts"].shape[1])
+                )
             found |= {"counts": counts, "named": described.named}
-            found["head"] = self.named_head(described, counts, shape)
+            others = (described.named & (counts > 0)).sum(1, keepdim=True)
+            if self.similar is not None and (earlier := remembered(self._known(state))):
+                others = others + earlier.looks.any(2).sum(1, keepdim=True)
+            found["head"] = self.named_head(described, counts, shape, others)
+            spoken = self.describer.words is None
+            names, nothing = (described.spoken, 0) if spoken else (context.names, WORD_PADDING)
+            found["names"] = names.masked_fill(~described.named[..., None], nothing)
         return found, self._numbers(shape)
+
+    def _known(self, state: State | None) -> State:
+        """What counts of a state that is there already."""
+        return {} if state is None or not (self.remembers or "shape" in state) else state
+
+    def _with_looks(
+        self, found: dict[str, Tensor], support: Examples, state: State | None
+    ) -> dict[str, Tensor]:
+        """Of the state what is not the wrapped learner's, with what the classes look like."""
+        if self.similar is None:
+            return found
+        return found | self.similar.adapt(found, support, self._known(state))
 
     def _numbers(self, shape: Tensor) -> Coefficients:
         if self.modulation is None or not self.modulates:
@@ -324,8 +367,8 @@ class MetaTransformer(Learner):
         """Logits, and what the names of the classes add to them."""
         if not self.heads_from_names:
             return outputs
-        added: Tensor = self.named_head.outputs(outputs, features, state)
-        return added
+        outputs = self.named_head.outputs(outputs, features, state)
+        return outputs if self.similar is None else outputs + self.similar(features, state)
 
     # 4. Adapt, from θ'
 

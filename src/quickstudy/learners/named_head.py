@@ -19,25 +19,32 @@ NAME_TEMPERATURE = 10.0
 TRUST = (1.0, 0.5, 0.25, 0.12, 0.06, 0.0)
 """Shares of what names say that are tried, when training is over, on classes that it has not seen."""
 
+UNTIL_CHOSEN = (0.25, 0.0)
+"""Shares with which weights are validated while training goes on; with all of what names say, those of the first steps
+would be best, before any name is known by heart."""
+
 
 class NamedHead(nn.Module):
-    """Makes a row of a head for each class that has a name: ``W_c = t(n_c) H(name_c, n_c, h)`` for n_c examples.
+    """Makes a row of a head for each class that has a name: ``W_c = t H(name_c, n_c, h)`` for n_c examples.
 
     H is a perceptron that begins at zero. Where the encoder reads names itself, a cosine is added that begins at
-    something: ``τ v_c / (1 + s n_c)``, v_c the direction of what it makes of the name. t is 1 until it is chosen, once
-    for classes without an example and once for those with some.
+    something: ``τ v_c / (1 + s n_c)``, v_c the direction of what it makes of the name. t is 1 while training. For use,
+    it is chosen where names are doubted, once for classes with examples and once for those without, where it is
+    divided by 1 + J: the more classes J have a name and an example, the more their likeness says, and what is known by
+    heart is of other classes.
 
     Args:
         width: of what a name says, and of the memory.
         features: of an encoded example.
         spoken: the encoder reads names.
+        doubted: names of training classes are known by heart, so what names say counts less until it is chosen.
 
-    >>> head = NamedHead(4, 3, spoken=False)
+    >>> head = NamedHead(4, 3, spoken=False, doubted=True)
     >>> sorted(name for name, _ in head.named_buffers())
     ['trust']
     """
 
-    def __init__(self, width: int, features: int, *, spoken: bool) -> None:
+    def __init__(self, width: int, features: int, *, spoken: bool, doubted: bool) -> None:
         super().__init__()
         self.counted, self.remembered = nn.Linear(1, width), nn.Linear(width, width)
         self.head = nn.Sequential(
@@ -47,19 +54,22 @@ class NamedHead(nn.Module):
             nn.init.zeros_(value)
         self.unseen = nn.Parameter(torch.zeros(()))
         self.trust: Tensor
-        self.register_buffer("trust", torch.ones(2))
-        self.features = features
+        self.register_buffer("trust", torch.tensor(UNTIL_CHOSEN if doubted else (1.0, 1.0)))
+        self.features, self.doubted = features, doubted
         if spoken:
             self.log_spoken = nn.Parameter(torch.tensor(math.log(NAME_TEMPERATURE)))
             self.fading = nn.Parameter(torch.zeros(()))
 
-    def forward(self, described: Described, counts: Tensor, memory: Tensor) -> Tensor:
+    def forward(
+        self, described: Described, counts: Tensor, memory: Tensor, others: Tensor
+    ) -> Tensor:
         """The rows (task, way, features), zero of classes without a name.
 
         Args:
             described: what tasks say of themselves.
             counts: examples of each class, (task, way).
             memory: (task, slot, width).
+            others: how many classes have a name and an example, of the task and those before it, (task, 1).
         """
         known = described.names + self.remembered(memory.mean(1))[:, None]
         known = known + self.counted(torch.log1p(counts.to(known.dtype))[..., None])
@@ -69,7 +79,9 @@ class NamedHead(nn.Module):
             direction = F.normalize(F.layer_norm(described.spoken, width), dim=-1)
             left = 1 + F.softplus(self.fading) * counts.to(direction.dtype)
             rows = rows + self.log_spoken.exp() * direction / left[..., None]
-        rows = rows * self.trust[(counts > 0).long()][..., None]
+        if self.doubted and not self.training:
+            share = self.trust[(counts > 0).long()] / (1 + others * (counts == 0))
+            rows = rows * share[..., None]
         return rows * described.named[..., None] / self.features**0.5
 
     def outputs(self, outputs: Tensor, features: Tensor, state: Mapping[str, Tensor]) -> Tensor:

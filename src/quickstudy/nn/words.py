@@ -43,6 +43,43 @@ def present(words: Tensor) -> Tensor:
     return (words >= 0).any(-1)
 
 
+def piece_counts(names: Tensor, *, longest: int, buckets: int) -> Tensor:
+    """How often each piece is in each name: all its runs of 1 to ``longest`` bytes, its start and end among them.
+
+    In runs of two and more, large and small letters of ASCII are the same, so that a name may be typed either way;
+    single ones tell A from a.
+
+    Args:
+        names: int64 (name, word), bytes, -1 for padding at the end.
+        longest: bytes of the longest piece, at most as many as :data:`MULTIPLIERS`.
+        buckets: that pieces are hashed into.
+
+    Returns:
+        Counts, float (name, bucket).
+
+    >>> piece_counts(bytes_of(["ab"]), longest=2, buckets=64).sum().item()  # start, a, b, end, and three pairs of them
+    7.0
+    >>> small, large = piece_counts(bytes_of(["ab", "AB"]), longest=2, buckets=4096)
+    >>> (small * large).sum().item()  # start, end, and three pairs
+    5.0
+    """
+    words = names.shape[1] + 2
+    codes = nn.functional.pad(names, (1, longest), value=WORD_PADDING)
+    place = torch.arange(codes.shape[1], device=names.device)
+    end = (names >= 0).sum(1, keepdim=True) + 1
+    codes = codes.masked_fill(place == end, END).masked_fill(place == 0, START)
+    counts = torch.zeros(len(names), buckets, device=names.device)
+    folded = torch.where((codes >= ord("A")) & (codes <= ord("Z")), codes + 32, codes)
+    for length in range(1, longest + 1):
+        windows = (codes if length == 1 else folded).unfold(1, length, 1)[:, :words] + 1
+        hashed = length + (windows * windows.new_tensor(MULTIPLIERS[:length])).sum(-1)
+        # The low bits of such a sum depend on the low bits of its parts only.
+        row = (hashed ^ (hashed >> 15)) % buckets
+        exists = place[:words] + length - 1 <= end
+        counts = counts.scatter_add(1, row, exists.to(counts.dtype))
+    return counts
+
+
 class NameReader(nn.Module):
     """Reads names byte by byte into vectors, without a vocabulary, in any language.
 
@@ -113,7 +150,8 @@ class NameReader(nn.Module):
         weights = nn.functional.softplus(self.scores)
         # One product over all pieces there can be is several times faster than looking up those that there are.
         table = torch.cat([weights * self.pieces, weights], -1).flatten(1)
-        counts = self._counts(names).to(table.dtype)
+        counts = piece_counts(names, longest=self.longest, buckets=self.buckets)
+        counts = counts.to(table.dtype)
         if self.training and self.left_out:
             # Of a short name all may be left out; it is then read whole.
             kept = counts * (torch.rand_like(counts) >= self.left_out)
@@ -121,20 +159,3 @@ class NameReader(nn.Module):
         sums = (counts @ table).unflatten(1, self.pieces.shape[1:2] + (-1,))
         found = self.read((sums[..., :-1] / sums[..., -1:]).flatten(1))
         return found.masked_fill(~present(names)[:, None], 0).reshape(*words.shape[:-1], self.width)
-
-    def _counts(self, names: Tensor) -> Tensor:
-        """How often each piece is in each name, (name, bucket)."""
-        words = names.shape[1] + 2
-        codes = nn.functional.pad(names, (1, self.longest), value=WORD_PADDING)
-        place = torch.arange(codes.shape[1], device=names.device)
-        end = (names >= 0).sum(1, keepdim=True) + 1
-        codes = codes.masked_fill(place == end, END).masked_fill(place == 0, START)
-        counts = torch.zeros(len(names), self.buckets, device=names.device)
-        for length in range(1, self.longest + 1):
-            windows = codes.unfold(1, length, 1)[:, :words] + 1
-            hashed = length + (windows * windows.new_tensor(MULTIPLIERS[:length])).sum(-1)
-            # The low bits of such a sum depend on the low bits of its parts only.
-            row = (hashed ^ (hashed >> 15)) % self.buckets
-            exists = place[:words] + length - 1 <= end
-            counts = counts.scatter_add(1, row, exists.to(counts.dtype))
-        return counts
