@@ -312,3 +312,30 @@ def test_how_far_likeness_is_believed_is_chosen_on_validation_tasks() -> None:
                 found.similar.strength.fill_(other)
                 assert loss(episode) >= best - 1e-9
             found.similar.strength.fill_(chosen)
+
+
+def test_how_far_classes_known_by_name_are_ahead_is_chosen_too() -> None:
+    found = learner()
+    found.base.log_temperature.data.fill_(math.log(6))
+    task = scripts(MET + NEW, 2)
+    seen = task.support.mask & (task.support.y < len(MET))
+    task = task._replace(support=task.support._replace(mask=seen))
+    new = task.query.y >= len(MET)
+
+    def right() -> float:
+        state = found.adapt(task.support, task.context)
+        answers = found.predict(state, task.query.x, task.context).argmax(-1)
+        return float((answers == task.query.y)[new].double().mean())
+
+    with torch.no_grad():
+        before = right()
+        assert found.settle([task])
+        assert found.named_head.offset > 0
+        assert right() > before
+        # Of tasks where no example is known it says nothing.
+        alone = scripts(NEW, 0, seed=1)
+        state = found.adapt(alone.support, alone.context)
+        answers = found.predict(state, alone.query.x, alone.context)
+        found.named_head.offset.fill_(0)
+        plain = found.predict(state, alone.query.x, alone.context)
+        close(answers.softmax(-1), plain.softmax(-1))

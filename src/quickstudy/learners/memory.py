@@ -19,7 +19,7 @@ from quickstudy.learners.base import Learner, State
 from quickstudy.learners.describing import Described, Describer
 from quickstudy.learners.gradient import GradientLearner
 from quickstudy.learners.metric import ProtoNet
-from quickstudy.learners.named_head import TRUST, NamedHead, counts_of
+from quickstudy.learners.named_head import OFFSETS, TRUST, NamedHead, counts_of
 from quickstudy.learners.similar_names import STRENGTHS, SimilarNames, kept, remembered
 from quickstudy.likelihood import Bernoulli, Categorical
 from quickstudy.nn.encoders import LARGEST_CPU_TENSOR, Encoder, RawEncoder, encode
@@ -229,8 +229,13 @@ class MetaTransformer(Learner):
         if not self.heads_from_names or not self.doubts_names:
             return False
         assert self.similar is not None
-        trust, strength = self.named_head.trust, self.similar.strength
-        before = (*trust.tolist(), float(strength))
+        trust, strength, offset = (
+            self.named_head.trust,
+            self.similar.strength,
+            self.named_head.offset,
+        )
+        before = (*trust.tolist(), float(strength), float(offset))
+        offset.fill_(0)
         told = []
         for support, query, context in episodes:
             trust.fill_(1)
@@ -243,18 +248,21 @@ class MetaTransformer(Learner):
             seen = (state["counts"] > 0).long()[:, None]
             told.append((said[0], said[1] - said[0], said[2] - said[0], seen, query, context))
 
-        def loss(choice: tuple[float, ...]) -> float:
-            trusted, alike = torch.tensor(choice[:-1]), choice[-1]
+        def loss(trusted: tuple[float, ...], alike: float, ahead: float) -> float:
             total = 0.0
             for outputs, added, guessed, seen, query, context in told:
-                all_said = outputs + trusted.to(added)[seen] * added + alike * guessed
+                share = torch.tensor(trusted).to(added)[seen]
+                all_said = outputs + share * added + alike * guessed + ahead * (seen == 0)
                 total += float(self.likelihood.nll(all_said, query, context))
             return total
 
-        *best, alike = min(itertools.product(*[TRUST] * len(trust), STRENGTHS), key=loss)
+        choices = itertools.product(itertools.product(TRUST, repeat=2), STRENGTHS)
+        best, alike = min(choices, key=lambda choice: loss(choice[0], choice[1], 0))
+        ahead = min(OFFSETS, key=lambda ahead: loss(best, alike, ahead))
         trust.copy_(torch.tensor(best))
         strength.fill_(alike)
-        return (*trust.tolist(), float(strength)) != before
+        offset.fill_(ahead)
+        return (*trust.tolist(), float(strength), float(offset)) != before
 
     def trouble(self, support: Examples, context: Context) -> str:
         return self.base.trouble(support, context) if self.inner_loop else ""

@@ -19,6 +19,9 @@ NAME_TEMPERATURE = 10.0
 TRUST = (1.0, 0.5, 0.25, 0.12, 0.06, 0.0)
 """Shares of what names say that are tried, when training is over, on classes that it has not seen."""
 
+OFFSETS = tuple(range(9))
+"""What is tried, then, as an advantage of classes without an example over those that have some."""
+
 UNTIL_CHOSEN = (0.25, 0.0)
 """Shares with which weights are validated while training goes on; with all of what names say, those of the first steps
 would be best, before any name is known by heart."""
@@ -31,7 +34,9 @@ class NamedHead(nn.Module):
     something: ``τ v_c / (1 + s n_c)``, v_c the direction of what it makes of the name. t is 1 while training. For use,
     it is chosen where names are doubted, once for classes with examples and once for those without, where it is
     divided by 1 + J: the more classes J have a name and an example, the more their likeness says, and what is known by
-    heart is of other classes.
+    heart is of other classes. So is how far classes without an example are ahead of those that have some, whose
+    examples are always near to something (calibrated stacking, Chao et al. 2016, An Empirical Study and Analysis of
+    Generalized Zero-Shot Learning).
 
     Args:
         width: of what a name says, and of the memory.
@@ -41,7 +46,7 @@ class NamedHead(nn.Module):
 
     >>> head = NamedHead(4, 3, spoken=False, doubted=True)
     >>> sorted(name for name, _ in head.named_buffers())
-    ['trust']
+    ['offset', 'trust']
     """
 
     def __init__(self, width: int, features: int, *, spoken: bool, doubted: bool) -> None:
@@ -55,6 +60,8 @@ class NamedHead(nn.Module):
         self.unseen = nn.Parameter(torch.zeros(()))
         self.trust: Tensor
         self.register_buffer("trust", torch.tensor(UNTIL_CHOSEN if doubted else (1.0, 1.0)))
+        self.offset: Tensor
+        self.register_buffer("offset", torch.zeros(()))
         self.features, self.doubted = features, doubted
         if spoken:
             self.log_spoken = nn.Parameter(torch.tensor(math.log(NAME_TEMPERATURE)))
@@ -93,7 +100,8 @@ class NamedHead(nn.Module):
             state: ``head``, the rows; ``named``, bool (task, way); ``counts`` (task, way).
         """
         only_named = state["named"] & (state["counts"] == 0)
-        outputs = torch.where(only_named[:, None], self.unseen.to(outputs), outputs)
+        unseen = (self.unseen + self.offset).to(outputs)
+        outputs = torch.where(only_named[:, None], unseen, outputs)
         normed = F.layer_norm(features, features.shape[-1:])
         added: Tensor = outputs + normed @ state["head"].transpose(1, 2)
         return added
