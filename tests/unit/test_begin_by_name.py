@@ -182,6 +182,9 @@ def test_the_estimator_begins_by_names_after_another() -> None:
     second = FewShotClassifier(artifact).fit(classes=["lao kho", "thai kho"], after=first)
     assert second.predict(x).tolist() == ["lao kho"] * 3 + ["thai kho"] * 3
     assert second.task_.before == 1
+    # What columns are measured by is what the memory was measured by.
+    second.partial_fit(x[:1] + 1, ["lao kho"])
+    np.testing.assert_array_equal(second.mean_, first.mean_)
 
 
 def test_names_alone_follow_nothing_where_there_is_no_memory() -> None:

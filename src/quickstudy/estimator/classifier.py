@@ -167,7 +167,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 self._learn_unlabelled(unlabelled)
             if X is None and (unlabelled is not None or len(unshown)):
                 return self
-            x = self._inputs(X, begin=not task.examples)
+            x = self._inputs(X, begin=not (task.examples or hasattr(self, "mean_")))
             labels = self._labels(y, len(x))
             note_texts(self.artifact_.learner.encoder, X, labels)
             self.task_ = extend(
