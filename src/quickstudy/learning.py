@@ -167,11 +167,9 @@ def begin(
             without memory.
     """
     learner = artifact.learner
-    x, y, mask, context = _nothing(artifact, x, names, description)
-    if not isinstance(learner.likelihood, Categorical):
-        y = torch.zeros(*mask.shape, len(names), dtype=leaves(x)[0].dtype, device=mask.device)
+    support, context = _nothing(artifact, x, names, description)
     with torch.no_grad():
-        state = learner.adapt(Examples(x, y, mask), context, memory_of(artifact, after))
+        state = learner.adapt(support, context, memory_of(artifact, after))
     return AdaptedTask(
         artifact.id, state, context, list(names), 0, artifact.inputs, before=place_after(after)
     )
@@ -217,9 +215,8 @@ def grow_by_name(artifact: Artifact, task: AdaptedTask, names: Sequence[str]) ->
     every = [*task.class_names, *names]
     check_names(artifact.learner, every)
     check_growth(artifact, task, every)
-    x, y, mask, context = _nothing(artifact, blank(artifact.learner.encoder), every)
+    support, context = _nothing(artifact, blank(artifact.learner.encoder), every)
     context = context._replace(description=task.context.description)
-    support = Examples(x, y, mask)
     with torch.no_grad():
         state = artifact.learner.adapt(support, context, task.state)
     return replace(
@@ -233,13 +230,16 @@ def grow_by_name(artifact: Artifact, task: AdaptedTask, names: Sequence[str]) ->
 
 def _nothing(
     artifact: Artifact, x: Inputs, names: Sequence[str], description: Description = ""
-) -> tuple[Inputs, torch.Tensor, torch.Tensor, Context]:
-    """Examples, labels and mask of a support that is not there, and what is known of its task all the same."""
-    device = next(artifact.learner.parameters()).device
+) -> tuple[Examples, Context]:
+    """A support that is not there, of the shapes of ``x``, and what is known of its task all the same."""
+    learner = artifact.learner
+    device = next(learner.parameters()).device
     x = tree_map(lambda tensor: tensor[None].to(device), x)
     mask = torch.zeros(leaves(x)[0].shape[:2], dtype=torch.bool, device=device)
     y = torch.zeros_like(mask, dtype=torch.int64)
-    return x, y, mask, new_context(list(names), artifact.learner, device, description)
+    if not isinstance(learner.likelihood, Categorical):
+        y = torch.zeros(*mask.shape, len(names), dtype=leaves(x)[0].dtype, device=device)
+    return Examples(x, y, mask), new_context(list(names), learner, device, description)
 
 
 def _embedded(

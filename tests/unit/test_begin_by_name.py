@@ -12,6 +12,7 @@ from torch import nn
 from quickstudy.adapted import load_task, save_task
 from quickstudy.answering import answer
 from quickstudy.artifact import Artifact
+from quickstudy.build import build_learner
 from quickstudy.config import RunConfig
 from quickstudy.durable import ArtifactError
 from quickstudy.estimator import FewShotClassifier
@@ -257,3 +258,21 @@ def test_the_estimator_gets_classes_by_their_names() -> None:
     with pytest.raises(ValueError, match="an empty name"):
         classifier.partial_fit(classes=[*classifier.classes_.tolist(), ""])
     np.testing.assert_array_equal(classifier.predict_proba(X.numpy()), kept)
+
+
+def test_a_task_of_many_labels_gets_one_by_its_name() -> None:
+    config = RunConfig(
+        data="text:a.csv",
+        learner={"name": "protonet", "names": True, "labels": "many"},
+        encoder={"name": "words", "width": 16},
+    )
+    torch.manual_seed(0)
+    learner = build_learner(config.learner, config.encoder).eval()
+    artifact = Artifact(learner, config, {}, "many", None)
+    x = learner.encoder.tokenize(["aaa bbb", "zzz yyy", "kkk"])  # type: ignore[operator]
+    labels, names = [["a"], ["b"], []], ["a", "b", "kkk mmm"]
+    grown = grow_by_name(artifact, extend(artifact, None, x, labels), names[2:])
+    whole = extend(artifact, None, x, labels, class_names=names)
+    chances = answer(artifact, grown, x)
+    torch.testing.assert_close(chances, answer(artifact, whole, x))
+    assert float(chances.std(1).min()) > 0.01
