@@ -20,11 +20,13 @@ python benchmarks/intent_names.py FOLDER [--seeds 3] [--episodes N] [--smoke]
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import json
 import random
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,19 +112,23 @@ def cosines(episode: Episode) -> dict[str, Tensor]:
     }
 
 
+def tasks_of(
+    learner: Learner, table: Path, shot: int, tasks: int, split: Split = "test"
+) -> Iterator[Episode]:
+    """So many tasks, at most 50 at a time."""
+    features = with_features(build_source(data_of(table)), learner.encoder)
+    design = EpisodeDesign(WAY, shot, QUERIES)
+    drawn = Episodes(features, split, design, tasks=min(50, tasks), length=tasks)
+    return (drawn[batch] for batch in range(-(-tasks // drawn.tasks)))
+
+
 def accuracies(
     learner: Learner, table: Path, shot: int, tasks: int, split: Split = "test"
 ) -> dict[str, Tensor]:
     """The accuracy of each task, (task,), by contender."""
-    source = build_source(data_of(table))
-    features = with_features(source, learner.encoder)
-    drawn = Episodes(
-        features, split, EpisodeDesign(WAY, shot, QUERIES), tasks=min(50, tasks), length=tasks
-    )
     found: dict[str, list[Tensor]] = {}
     with answering(learner):
-        for batch in range(-(-tasks // drawn.tasks)):
-            episode = drawn[batch]
+        for episode in tasks_of(learner, table, shot, tasks, split):
             outputs = {"meta_transformer": answer_batch(learner, episode), **cosines(episode)}
             for name, each in outputs.items():
                 right = (each.argmax(-1) == episode.query.y).double().mean(1)
@@ -135,25 +141,22 @@ def beside_others(learner: Learner, table: Path, tasks: int) -> dict[str, dict[s
 
     Of all queries, and of those of intents without an example, among all intents of the task.
     """
-    assert isinstance(learner, MetaTransformer)
-    assert learner.similar is not None
-    strength = learner.similar.strength
-    features = with_features(build_source(data_of(table)), learner.encoder)
-    design = EpisodeDesign(WAY, 5, QUERIES)
-    drawn = Episodes(features, "test", design, tasks=min(50, tasks), length=tasks)
+    plain = copy.deepcopy(learner)
+    assert isinstance(plain, MetaTransformer)
+    assert plain.similar is not None
+    plain.similar.strength.fill_(0)
     found: dict[str, dict[str, list[Tensor]]] = {"all": {}, "new": {}}
-    with answering(learner):
-        for batch in range(-(-tasks // drawn.tasks)):
-            support, query, context = drawn[batch]
+    with answering(learner), answering(plain):
+        for support, query, context in tasks_of(learner, table, 5, tasks):
             support = support._replace(mask=support.mask & (support.y < WAY // 2))
             episode = Episode(support, query, context)
-            outputs = {"meta_transformer": answer_batch(learner, episode)}
-            chosen = float(strength)
-            strength.fill_(0)
-            outputs["without_likeness"] = answer_batch(learner, episode)
-            strength.fill_(chosen)
+            outputs = {
+                "meta_transformer": answer_batch(learner, episode),
+                "without_likeness": answer_batch(plain, episode),
+                **cosines(episode),
+            }
             new = query.y[0] >= WAY // 2
-            for name, each in {**outputs, **cosines(episode)}.items():
+            for name, each in outputs.items():
                 right = (each.argmax(-1) == query.y).double()
                 found["all"].setdefault(name, []).append(right.mean(1))
                 found["new"].setdefault(name, []).append(right[:, new].mean(1))

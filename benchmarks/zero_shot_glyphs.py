@@ -26,7 +26,8 @@ from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.draw import Episodes
 from quickstudy.data.source import Split
 from quickstudy.episode import Episode
-from quickstudy.evaluation import interval
+from quickstudy.evaluation.ablations import ablations
+from quickstudy.evaluation.measures import summary
 from quickstudy.learners.base import Learner, State
 from quickstudy.training import train
 from record import record
@@ -68,8 +69,8 @@ def right(learner: Learner, task: Episode, state: State, *, skipped: int = 0) ->
     return (outputs.argmax(-1) + skipped == task.query.y).double().mean(1)
 
 
-def met(learner: Learner, whole: Episode) -> dict[str, Tensor]:
-    """Accuracy on the last letters of some tasks, in each of the ways."""
+def met(learner: Learner, nameless: Learner, whole: Episode) -> dict[str, Tensor]:
+    """Accuracy on the last letters of some tasks, in each of the ways; ``nameless`` is told no names."""
     before = OTHERS * WAY
     new = part_of(whole, before, before + WAY, shown=False)
     shown = part_of(whole, before, before + WAY)
@@ -80,7 +81,7 @@ def met(learner: Learner, whole: Episode) -> dict[str, Tensor]:
     asked = new.query._replace(y=new.query.y + before)
     support = whole.support
     known = support._replace(mask=support.mask & (support.y < before))
-    found = {
+    return {
         "names alone": right(learner, new, learner.adapt(new.support, new.context)),
         "names, after five tasks": right(
             learner, new, learner.adapt(new.support, new.context, carried)
@@ -92,27 +93,22 @@ def met(learner: Learner, whole: Episode) -> dict[str, Tensor]:
             skipped=before,
         ),
         "one example and names": right(learner, shown, learner.adapt(shown.support, shown.context)),
+        "one example alone": right(nameless, shown, nameless.adapt(shown.support, shown.context)),
     }
-    learner.describes = False  # type: ignore[assignment]
-    found["one example alone"] = right(learner, shown, learner.adapt(shown.support, shown.context))
-    learner.describes = True  # type: ignore[assignment]
-    return found
 
 
 def scores_of(learner: Learner, split: Split, episodes: int) -> dict[str, Any]:
     """Accuracy in each of the ways, and what other letters add to names, in pairs."""
     design = EpisodeDesign((OTHERS + 1) * WAY, 1, 5)
     tasks = Episodes(build_source("glyphs"), split, design, length=episodes)
+    nameless = ablations(learner)["without_description"]
     with torch.no_grad():
-        each = [met(learner, tasks[index]) for index in range(episodes)]
+        each = [met(learner, nameless, tasks[index]) for index in range(episodes)]
     accuracy = {name: torch.cat([found[name] for found in each]) for name in each[0]}
     alone = accuracy["names alone"]
     gains = {name: accuracy[name] - alone for name in accuracy if name.startswith("names, ")}
     return {
-        kind: {
-            name: dict(zip(("mean", "ci95"), interval(scores), strict=True))
-            for name, scores in found.items()
-        }
+        kind: {name: summary(scores) for name, scores in found.items()}
         for kind, found in (("accuracy", accuracy), ("above names alone", gains))
     }
 

@@ -18,7 +18,7 @@ from quickstudy.functional import Weights
 from quickstudy.learners.base import Learner, State
 from quickstudy.learners.describing import Described, Describer
 from quickstudy.learners.gradient import GradientLearner
-from quickstudy.learners.metric import ProtoNet
+from quickstudy.learners.metric import ProtoNet, of_classes
 from quickstudy.learners.named_head import OFFSETS, TRUST, NamedHead, counts_of
 from quickstudy.learners.similar_names import STRENGTHS, SimilarNames, kept, remembered
 from quickstudy.likelihood import Bernoulli, Categorical
@@ -60,7 +60,8 @@ class MetaTransformer(Learner):
     The state is a dictionary: ``memory`` and ``shape``, h_t with and without later support, (task, slot, width);
     ``base.…``, what the wrapped learner knows; of named classes also ``head`` (task, way, features), ``named`` and
     ``counts`` (task, way), ``names`` (task, way, word), ``looks``, sums of their encoded examples (task, way,
-    features), and ``earlier.names`` and ``earlier.looks`` of the classes of tasks before.
+    features), ``shares``, how like the names are, (task, way, class), and ``earlier.names`` and ``earlier.looks`` of
+    the classes of tasks before.
 
     Args:
         encoder: maps an example to a vector.
@@ -160,10 +161,8 @@ class MetaTransformer(Learner):
         self.heads_from_names = names and isinstance(base.likelihood, Categorical)
         if self.heads_from_names:
             spoken = self.describer.words is None
-            self.doubts_names = not spoken and not base.inner_loop
-            self.named_head = NamedHead(
-                width, encoder.width, spoken=spoken, doubted=self.doubts_names
-            )
+            doubted = not spoken and not base.inner_loop
+            self.named_head = NamedHead(width, encoder.width, spoken=spoken, doubted=doubted)
         # Inner steps move what examples look like away from what is remembered.
         self.similar = SimilarNames() if self.heads_from_names and not base.inner_loop else None
 
@@ -226,7 +225,7 @@ class MetaTransformer(Learner):
         name is worth, and what names that are like it. An encoder of texts reads new names as well as old ones, and
         where inner steps begin at the names they correct them; there, nothing is chosen.
         """
-        if not self.heads_from_names or not self.doubts_names:
+        if not self.heads_from_names or not self.named_head.doubted:
             return False
         assert self.similar is not None
         trust, strength, offset = (
@@ -304,22 +303,18 @@ class MetaTransformer(Learner):
     ) -> tuple[dict[str, Tensor], Coefficients]:
         """Of the state what is not the wrapped learner's, and the numbers that shape it."""
         described = self.describe(support, context)
-        going_on = state is not None and "shape" in state
-        memory = self.start.expand(len(context.classes), -1, -1)
-        if state is not None and (self.remembers or going_on):
-            memory = state["memory"]
+        known = self._known(state)
+        memory = known.get("memory", self.start.expand(len(context.classes), -1, -1))
         memory = self.remember(described, memory)
-        shape = state["shape"] if state is not None and going_on else memory
+        shape = known.get("shape", memory)
         found = {"memory": memory, "shape": shape}
         if self.heads_from_names:
             counts = counts_of(support, context.classes.shape[1])
-            if state is not None and going_on:
-                counts = counts + F.pad(
-                    state["counts"], (0, counts.shape[1] - state["counts"].shape[1])
-                )
+            if "counts" in known:
+                counts = counts + of_classes(known["counts"], counts.shape[1])
             found |= {"counts": counts, "named": described.named}
             others = (described.named & (counts > 0)).sum(1, keepdim=True)
-            if self.similar is not None and (earlier := remembered(self._known(state))):
+            if self.similar is not None and (earlier := remembered(known)):
                 others = others + earlier.looks.any(2).sum(1, keepdim=True)
             found["head"] = self.named_head(described, counts, shape, others)
             spoken = self.describer.words is None

@@ -14,7 +14,7 @@ from quickstudy.episode import Context, Examples, Inputs
 from quickstudy.learners.any_labels import label_sums, likelihood_of, one_sided
 from quickstudy.learners.base import Learner
 from quickstudy.learners.class_names import check_reads_names, named_examples, named_labels
-from quickstudy.likelihood import Labels
+from quickstudy.likelihood import Labels, Likelihood
 from quickstudy.nn.encoders import Encoder
 
 UNSEEN = -1e4
@@ -38,6 +38,20 @@ def class_sums(features: Tensor, examples: Examples, way: int) -> tuple[Tensor, 
     return member.transpose(1, 2) @ features, member.sum(1)
 
 
+def of_classes(known: Tensor, way: int) -> Tensor:
+    """What is summed up of each class, (task, class, …), for as many classes as there are now: zero of new ones.
+
+    >>> of_classes(torch.ones(1, 2), 3)
+    tensor([[1., 1., 0.]])
+    """
+    return F.pad(known, (0, 0) * (known.ndim - 2) + (0, way - known.shape[1]))
+
+
+def directions(features: Tensor) -> Tensor:
+    """Features (…, features) as directions, by their differences from their mean."""
+    return F.normalize(F.layer_norm(features, features.shape[-1:]), dim=-1)
+
+
 class PrototypeState(NamedTuple):
     """Class sums and counts; adding two of them is learning more.
 
@@ -53,10 +67,9 @@ class PrototypeState(NamedTuple):
         """This and what was known earlier, perhaps of fewer classes."""
         if earlier is None:
             return self
-        new = self.counts.shape[1] - earlier.counts.shape[1]
+        way = self.counts.shape[1]
         return PrototypeState(
-            F.pad(earlier.sums, (0, 0, 0, new)) + self.sums,
-            F.pad(earlier.counts, (0, new)) + self.counts,
+            of_classes(earlier.sums, way) + self.sums, of_classes(earlier.counts, way) + self.counts
         )
 
     @property
@@ -165,7 +178,24 @@ def check_distance(distance: str) -> None:
         raise ValueError(f"The distance must be cosine or euclidean; found {distance!r}.")
 
 
-class ProtoNet(Learner):
+class DistanceLearner(Learner):
+    """A learner that compares embeddings by a distance, with a learned temperature."""
+
+    def __init__(
+        self, encoder: Encoder, likelihood: Likelihood, distance: Distance, temperature: float
+    ) -> None:
+        super().__init__(encoder, likelihood)
+        check_distance(distance)
+        self.distance = distance
+        self.log_temperature = log_temperature_of(temperature)
+
+    def embed(self, x: Inputs) -> Tensor:
+        """Embeddings (task, example, width), of unit length under the cosine distance."""
+        features = self.encode(x)
+        return F.normalize(features, dim=-1) if self.distance == "cosine" else features
+
+
+class ProtoNet(DistanceLearner):
     """Prototypical network: the class whose mean embedding is nearest.
 
     ``logit_c = -‖f(x) - p_c‖² · τ`` or ``τ · cos(f(x), p_c)``, with ``p_c`` the mean of the class's
@@ -206,20 +236,13 @@ class ProtoNet(Learner):
         names: bool = False,
         labels: Labels = "one",
     ) -> None:
-        super().__init__(encoder, likelihood_of(labels, label_smoothing))
-        check_distance(distance)
-        self.distance, self.names, self.labels = distance, names, labels
-        self.log_temperature = log_temperature_of(temperature)
+        super().__init__(encoder, likelihood_of(labels, label_smoothing), distance, temperature)
+        self.names, self.labels = names, labels
         if labels == "many":
             self.threshold = nn.Parameter(torch.zeros(()))
         if names:
             check_reads_names(encoder)
             self.log_name_weight = nn.Parameter(torch.zeros(()))
-
-    def embed(self, x: Inputs) -> Tensor:
-        """Embeddings (task, example, width), of unit length under the cosine distance."""
-        features = self.encode(x)
-        return F.normalize(features, dim=-1) if self.distance == "cosine" else features
 
     def adapt(
         self, support: Examples, context: Context, state: PrototypeState | None = None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from quickstudy.episode import Examples
 from quickstudy.learners.describing import Described
+from quickstudy.learners.metric import directions
 from quickstudy.nn.layers import Norm
 
 NAME_TEMPERATURE = 10.0
@@ -82,8 +83,7 @@ class NamedHead(nn.Module):
         known = known + self.counted(torch.log1p(counts.to(known.dtype))[..., None])
         rows: Tensor = self.head(known)
         if described.spoken.shape[-1]:
-            width = described.spoken.shape[-1:]
-            direction = F.normalize(F.layer_norm(described.spoken, width), dim=-1)
+            direction = directions(described.spoken)
             left = 1 + F.softplus(self.fading) * counts.to(direction.dtype)
             rows = rows + self.log_spoken.exp() * direction / left[..., None]
         if self.doubted and not self.training:

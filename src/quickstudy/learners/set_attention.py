@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.episode import Context, Examples, Inputs
-from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import (
     Distance,
+    DistanceLearner,
     PrototypeState,
-    check_distance,
     class_sums,
-    log_temperature_of,
     prototype_logits,
 )
 from quickstudy.likelihood import Categorical
@@ -75,7 +72,7 @@ class DeepSet(nn.Module):
         return change
 
 
-class FEAT(Learner):
+class FEAT(DistanceLearner):
     """Prototypes that were shown to each other: few-shot embedding adaptation with a Transformer.
 
     ``logit_c = τ cos(f(x), p_c + T(p_1 … p_way)_c)`` or ``-τ ‖f(x) - …‖² / width``, with p_c the mean of the class's
@@ -126,23 +123,16 @@ class FEAT(Learner):
         temperature: float = 10.0,
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(encoder, Categorical(label_smoothing=label_smoothing))
-        check_distance(distance)
+        likelihood = Categorical(label_smoothing=label_smoothing)
+        super().__init__(encoder, likelihood, distance, temperature)
         if set_function not in ("attention", "deepsets"):
             raise ValueError(
                 f"The set function must be attention or deepsets; found {set_function!r}."
             )
-        self.distance = distance
-        self.log_temperature = log_temperature_of(temperature)
         attention = set_function == "attention"
         self.set_function: nn.Module = (
             SetAttention(encoder.width, heads=heads) if attention else DeepSet(encoder.width)
         )
-
-    def embed(self, x: Inputs) -> Tensor:
-        """Embeddings (task, example, width), of unit length under the cosine distance."""
-        features = self.encode(x)
-        return F.normalize(features, dim=-1) if self.distance == "cosine" else features
 
     def adapt(
         self, support: Examples, context: Context, state: PrototypeState | None = None

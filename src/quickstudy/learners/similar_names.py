@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.episode import WORD_PADDING, Examples
-from quickstudy.learners.metric import class_sums
+from quickstudy.learners.metric import PrototypeState, class_sums, directions, of_classes
 from quickstudy.nn.words import piece_counts, present
 
 KEPT = 256
@@ -109,7 +109,7 @@ class SimilarNames(nn.Module):
         state = state or {}
         sums, _ = class_sums(support.x, support, found["counts"].shape[1])
         if "looks" in state:
-            sums = sums + F.pad(state["looks"], (0, 0, 0, sums.shape[1] - state["looks"].shape[1]))
+            sums = sums + of_classes(state["looks"], sums.shape[1])
         added = {name: state[name] for name in EARLIER if name in state} | {"looks": sums}
         return added | {"shares": self.shares({**found, **added})}
 
@@ -155,16 +155,10 @@ class SimilarNames(nn.Module):
         return near
 
 
-def directions(features: Tensor) -> Tensor:
-    """Features (…, features) as directions, by their differences from their mean."""
-    return F.normalize(F.layer_norm(features, features.shape[-1:]), dim=-1)
-
-
 def called_in(state: Mapping[str, Tensor]) -> Called:
     """The classes of a state's own task."""
-    counts = state["counts"][..., None]
-    looks = directions(state["looks"] / counts.clamp(min=1)) * (counts > 0)
-    return Called(state["names"], looks)
+    looks = directions(PrototypeState(state["looks"], state["counts"]).means)
+    return Called(state["names"], looks * (state["counts"] > 0)[..., None])
 
 
 def all_called(state: Mapping[str, Tensor]) -> Called:

@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.episode import NO_LABEL, Context, Examples, Inputs, concatenate, labelled
-from quickstudy.learners.base import Learner
 from quickstudy.learners.class_names import and_names, check_reads_names
 from quickstudy.learners.metric import (
     Distance,
-    check_distance,
+    DistanceLearner,
     class_sums,
-    log_temperature_of,
     prototype_logits,
 )
 from quickstudy.likelihood import Categorical
@@ -37,7 +34,7 @@ class SoftState(NamedTuple):
     """Examples of each class that have its label, (task, way)"""
 
 
-class SoftPrototypes(Learner):
+class SoftPrototypes(DistanceLearner):
     """Prototypical network whose prototypes are refined by examples without a label.
 
     ``p_c = (Σ_i [y_i = c] f(x_i) + Σ_u z_uc f(x_u)) / (Σ_i [y_i = c] + Σ_u z_uc)`` with
@@ -90,23 +87,17 @@ class SoftPrototypes(Learner):
         label_smoothing: float = 0.0,
         names: bool = False,
     ) -> None:
-        super().__init__(encoder, Categorical(label_smoothing=label_smoothing))
-        check_distance(distance)
+        likelihood = Categorical(label_smoothing=label_smoothing)
+        super().__init__(encoder, likelihood, distance, temperature)
         if refinements < 1:
             raise ValueError(
                 f"Prototypes are refined at least once; found refinements {refinements}."
             )
-        self.distance, self.refinements, self.names = distance, refinements, names
-        self.log_temperature = log_temperature_of(temperature)
+        self.refinements, self.names = refinements, names
         self.threshold = nn.Parameter(torch.zeros(())) if distractors else None
         if names:
             check_reads_names(encoder)
             self.log_name_weight = nn.Parameter(torch.zeros(()))
-
-    def embed(self, x: Inputs) -> Tensor:
-        """Embeddings (task, example, width), of unit length under the cosine distance."""
-        features = self.encode(x)
-        return F.normalize(features, dim=-1) if self.distance == "cosine" else features
 
     def adapt(
         self, support: Examples, context: Context, state: SoftState | None = None
