@@ -126,9 +126,30 @@ def test_a_model_without_memory_is_told_so(inside: Path, capsys: Capture) -> Non
     assert "was adapted with the artifact" in capsys.readouterr().err
 
 
-def test_streams_are_scored_by_themselves(inside: Path, capsys: Capture) -> None:
-    assert main(["evaluate", "runs/streams", "--stream", "3", "--against", "runs/streams"]) == 2
-    assert (
-        "leave --against, --unknown, --ablate, --unlabelled and --report out"
-        in capsys.readouterr().err
-    )
+def test_streams_beside_others_and_as_a_report(inside: Path, capsys: Capture) -> None:
+    words = ["evaluate", "runs/streams", "--stream", "3", "--episodes", "9", "--ablate"]
+    words += ["--against", "runs/streams", "--report", "streams.html"]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["against"] == "runs/streams"
+    for each in found["positions"]:
+        assert set(each["others"]) == {"without_modulation", "against"}
+        assert each["others"]["against"]["mean"] == each["with_memory"]["mean"]
+    page = Path("streams.html").read_text(encoding="utf-8")
+    for said in ("By position in the stream", "Beside others", "The other model is runs/streams"):
+        assert said in page
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    assert "with the same weights in every task" in shown.out
+    assert "The report is in streams.html" in shown.err
+
+
+def test_what_streams_are_not_scored_for_is_said(inside: Path, capsys: Capture) -> None:
+    for more in (["--unknown"], ["--unlabelled", "5"]):
+        assert main(["evaluate", "runs/streams", "--stream", "3", *more]) == 2
+        assert "leave --unknown and --unlabelled out" in capsys.readouterr().err
+    words = ["train", "--data", "glyphs", "--steps", "1", "--out", "letters"]
+    assert main([*words, "--set", "validation.episodes=2", "--set", "episode.way=3"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "runs/streams", "--stream", "3", "--against", "letters"]) == 2
+    assert "--against compares models with answers of one kind" in capsys.readouterr().err

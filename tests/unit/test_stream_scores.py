@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,15 +12,24 @@ import torch
 from quickstudy.artifact import Artifact
 from quickstudy.config import parse_config
 from quickstudy.data.design import EpisodeDesign
+from quickstudy.data.source import Pool, PoolSource, Split
 from quickstudy.data.streams import Streams
 from quickstudy.evaluation.streams import evaluate_streams, gap_closed
-from quickstudy.learners import ProtoNet
+from quickstudy.learners import MetaTransformer, ProtoNet
+from quickstudy.learners.base import Learner
 from quickstudy.learners.streams import stream_outputs
 from quickstudy.nn.encoders import RawEncoder
-from quickstudy.report.streams import along_streams
+from quickstudy.report import write_report
+from quickstudy.report.streams import by_position, scored_along
 from recollecting import Levels, Recollecting
 
 DESIGN = EpisodeDesign(1, 2, 6)
+
+
+class Memoryless(Recollecting):
+    """Leaves nothing to the next task."""
+
+    carry = Learner.carry
 
 
 def scored(trust: float, **more: Any) -> dict[str, Any]:
@@ -85,12 +95,97 @@ def test_a_learner_without_memory_is_refused() -> None:
         evaluate_streams(Recollecting(), Levels(), design=DESIGN, positions=1, streams=2)
 
 
+def test_others_answer_the_same_streams_each_with_its_own_memory() -> None:
+    exact, forgetful = Recollecting(), Recollecting()
+    torch.nn.init.constant_(exact.trust, 1.0)
+    torch.nn.init.constant_(forgetful.trust, 0.0)
+    found = scored(0.3, others={"exact": exact, "forgetful": forgetful, "memoryless": Memoryless()})
+    alone = scored(0.3)
+    for each, without in zip(found["positions"], alone["positions"], strict=True):
+        others = each.pop("others")
+        assert each == without
+        for name, same in (("exact", "exact_remembering"), ("forgetful", "without_memory")):
+            assert others[name]["mean"] == pytest.approx(each[same]["mean"])
+        assert others["memoryless"]["mean"] == pytest.approx(each["without_memory"]["mean"])
+        for other in others.values():
+            gap = each["with_memory"]["mean"] - other["mean"]
+            assert other["difference"]["mean"] == pytest.approx(gap)
+    later = found["last_against_first"]
+    assert set(later) == {"with_memory", "without_memory", "exact", "forgetful", "memoryless"}
+
+
+class Columns(PoolSource):
+    """Classes in several columns, of which an encoder is given as many as it reads."""
+
+    kind = "vector"
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.randn(8, 3, generator=generator).repeat_interleave(6, 0)
+        self.x += 0.3 * torch.randn(48, 3, generator=generator)
+        self.read = 3
+
+    def prepare(self, encoder: RawEncoder) -> None:
+        self.read = encoder.width
+
+    def pool(self, split: Split) -> Pool:
+        names = [str(number) for number in range(8)]
+        one = torch.zeros(8, dtype=torch.int64)
+        return Pool(self.x[:, : self.read], torch.full((8,), 6), names, one, ["all"])
+
+
+def test_others_read_the_streams_through_their_own_encoders() -> None:
+    source, design = Columns(), EpisodeDesign(3, 1, 2)
+    wide, narrow = ProtoNet(RawEncoder(3)), ProtoNet(RawEncoder(1))
+    learner = MetaTransformer(RawEncoder(2), learner=ProtoNet, shape="none", width=8, heads=2)
+    found = evaluate_streams(
+        learner,
+        source,
+        design=design,
+        positions=2,
+        streams=5,
+        others={"wide": wide, "narrow": narrow},
+    )
+    for name, other in (("wide", wide), ("narrow", narrow)):
+        source.prepare(other.encoder)
+        draws = Streams(source, "test", design, positions=2, length=5)
+        right = [
+            (outputs.argmax(-1) == episode.query.y).double().mean()
+            for index in range(5)
+            for episode, outputs in [*stream_outputs(other, draws[index])][1:]
+        ]
+        mean = found["positions"][1]["others"][name]["mean"]
+        assert mean == pytest.approx(float(torch.stack(right).mean()))
+
+
+def test_learners_with_other_answers_are_refused() -> None:
+    with pytest.raises(ValueError, match="mean_squared_error, letters by its accuracy"):
+        scored(0.3, others={"letters": ProtoNet(RawEncoder(1))})
+
+
 def test_the_report_shows_scores_by_position_of_who_was_trained_on_streams() -> None:
     scores = {"way": 1, "shot": 2, "queries": 6, "within_group": False, "split": "test", "seed": 0}
     for stream, shown in ((4, True), (1, False)):
         config = parse_config({"data": "levels", "episode": {"stream": stream}})
         model = Artifact(Recollecting().eval(), config, {}, "untrained", None)
-        sections = along_streams(model, Levels(), scores, streams=5)
-        assert bool(sections) == shown
-        for text in ("Task after task", "5 streams of 4 tasks", "exact remembering", "<svg"):
-            assert (text in "".join(sections)) == shown
+        found = scored_along(model, Levels(), scores, streams=5)
+        assert (found is not None) == shown
+    found = scored(0.3)
+    assert "Beside others" not in by_position(found)
+    for text in ("Task after task", "40 streams of 4 tasks", "exact remembering", "<svg"):
+        assert text in by_position(found)
+
+
+def test_the_report_shows_others_four_to_a_chart(tmp_path: Path) -> None:
+    others = {f"other_{number}": Recollecting() for number in range(5)}
+    found = scored(0.3, others={**others, "against": Recollecting()})
+    config = parse_config({"data": "levels"})
+    model = Artifact(Recollecting().eval(), config, {}, "untrained", None)
+    write_report(tmp_path / "streams.html", artifact=model, streams=found | {"against": "<other>"})
+    page = (tmp_path / "streams.html").read_text(encoding="utf-8")
+    assert page.count("Beside others") == 2
+    assert "The other model is &lt;other&gt;." in page
+    assert "at the last task is <strong>" in page
+    with pytest.raises(ValueError, match="at least one evaluation, or streams"):
+        write_report(tmp_path / "none.html", artifact=model)
+    assert not (tmp_path / "none.html").exists()

@@ -122,17 +122,16 @@ def evaluate(
       quickstudy evaluate runs/demo/artifact --way 20 --shot 1
       quickstudy evaluate runs/demo/artifact --data omniglot:data/omniglot --within-group
       quickstudy evaluate runs/demo/artifact --against runs/first/artifact --json
-      quickstudy evaluate runs/streams/artifact --stream 10
+      quickstudy evaluate runs/streams/artifact --stream 10 --report streams.html
     """
-    others = (against is not None, unknown, ablate, report is not None, unlabelled)
-    if stream is not None and any(others):
+    if stream is not None and (unknown or unlabelled):
         raise WrongUse(
-            "--stream compares a model with itself, with its memory and without; leave --against, --unknown, --ablate, "
-            "--unlabelled and --report out. The report of a model that was trained on streams shows them by itself."
+            "--stream scores tasks that follow one another; leave --unknown and --unlabelled out."
         )
     from quickstudy.artifact import check_own, load_artifact
     from quickstudy.data.design import fit_design, span
     from quickstudy.data.mixture import Mixture
+    from quickstudy.evaluation import ablations
 
     model = load_artifact(artifact)
     if unlabelled:
@@ -142,6 +141,11 @@ def evaluate(
     if unknown:
         check_own(model)
     rival = None if against is None else load_artifact(against)
+    if ablate and not ablations(model.learner):
+        raise WrongUse(
+            f"The model {artifact} has no part that could be left out; --ablate is for meta_transformer and for "
+            "learners that adapt by gradients."
+        )
     usual = model.config.validation
     source, spec, trained_on, shared = source_of(
         model, data, data_dir=data_dir, split=split.value, drop=drop_duplicates
@@ -159,6 +163,14 @@ def evaluate(
         most_queries=usual.queries,
         unlabelled=unlabelled,
     )
+
+    def write(path: Path, **shown: Any) -> None:
+        from quickstudy.report import write_report
+
+        say("Drawing the report.")
+        write_report(path, artifact=model, **shown)
+        say(f"The report is in {path}.")
+
     if stream is not None:
         found = score_streams(
             model,
@@ -168,11 +180,17 @@ def evaluate(
             episodes=episodes,
             split=split.value,
             seed=seed,
+            rival=rival,
+            ablate=ablate,
         )
+        if rival is not None:
+            found["against"] = str(against)
         if as_json:
             print_json(found)
         else:
             print_streams(found)
+        if report is not None:
+            write(report, streams=found)
         return
     if unknown and not span(design.shot)[0]:
         raise WrongUse(
@@ -202,11 +220,6 @@ def evaluate(
         )
 
     contest = contest_on(source)
-    if ablate and not set(contest.ablations) - {"without_unlabelled"}:
-        raise WrongUse(
-            f"The model {artifact} has no part that could be left out; --ablate is for meta_transformer and for "
-            "learners that adapt by gradients."
-        )
     against_name = "" if rival is None else str(against)
     if isinstance(source, Mixture):
         scores = score_mixture(
@@ -231,11 +244,7 @@ def evaluate(
         if unknown:
             print_unknown(scores["unknown"])
     if report is not None:
-        from quickstudy.report import write_report
-
-        say("Drawing the report.")
-        write_report(report, artifact=model, evaluations=[scores], source=source, contest=contest)
-        say(f"The report is in {report}.")
+        write(report, evaluations=[scores], source=source, contest=contest)
 
 
 def contest_for(

@@ -22,12 +22,26 @@ def score_streams(
     episodes: int,
     split: Split,
     seed: int,
+    rival: Artifact | None = None,
+    ablate: bool = False,
 ) -> dict[str, Any]:
     """The scores of a model by position, behind a progress bar; ``episodes`` are shared out among streams.
 
+    Args:
+        model: that is scored.
+        source: of the streams.
+        design: of their tasks.
+        positions: tasks in a stream.
+        episodes: tasks in all.
+        split: of the source.
+        seed: with the split, decides which streams.
+        rival: another model on the same streams.
+        ablate: also score the model without one of its parts at a time.
+
     Raises:
-        WrongUse: the model has no memory.
+        WrongUse: the model has no memory, or the rival gives answers of another kind.
     """
+    from quickstudy.evaluation import ablations
     from quickstudy.evaluation.streams import evaluate_streams
 
     if not model.learner.has_memory:
@@ -36,6 +50,15 @@ def score_streams(
             "so its scores are the same at every position. Train meta_transformer with --set "
             f"episode.stream={positions}."
         )
+    others = ablations(model.learner) if ablate else {}
+    if rival is not None:
+        own, other = model.learner.likelihood.metric, rival.learner.likelihood.metric
+        if own != other:
+            raise WrongUse(
+                f"{model.path} is scored by its {own}, {rival.path} by its {other}; --against compares models with "
+                "answers of one kind."
+            )
+        others["against"] = rival.learner
     with progress_bar(f"Scoring streams of {positions} tasks") as advance:
         return evaluate_streams(
             model.learner,
@@ -47,13 +70,14 @@ def score_streams(
             split=split,
             seed=seed,
             progress=advance,
+            others=others,
         )
 
 
 def print_streams(scores: dict[str, Any]) -> None:
-    """A row for each position of the stream."""
+    """A row for each position of the stream, and one for each other learner."""
     from quickstudy.cli.evaluate import plain
-    from quickstudy.report.words import some
+    from quickstudy.report.words import METHODS, some
 
     number = percent if scores["metric"] == "accuracy" else plain
 
@@ -81,8 +105,20 @@ def print_streams(scores: dict[str, Any]) -> None:
         title=f"{scores['metric'].replace('_', ' ')} (95 % interval): {way}{some(scores['shot'])}-shot, "
         f"{scores['streams']} streams of {scores['stream']} tasks{habit}, {scores['split']} split",
     )
+    first, last = (scores["positions"][at].get("others", {}) for at in (0, -1))
+    names = METHODS | {"against": scores.get("against", "")}
+    if last:
+        print_table(
+            ["on the same streams", "task 1", f"task {scores['stream']}", "this model with memory"],
+            [
+                [names[name], cell(first[name]), cell(each), cell(each["difference"])]
+                for name, each in last.items()
+            ],
+            title=f"The last column is the difference of this model with its memory at task {scores['stream']}",
+        )
     said = []
-    for name, found in scores["last_against_first"].items():
+    for name in ("with_memory", "without_memory"):
+        found = scores["last_against_first"][name]
         change = f"{100 * found['relative']:+.0f} %"
         said.append(
             f"{name.replace('_', ' ')} by {number(found['difference'], found['ci95'])} ({change})"

@@ -263,6 +263,10 @@ class Contest:
         self.source.prepare(encoder)
         return self._of_split(self.source)
 
+    def fed_to(self, encoder: Encoder) -> TaskSource:
+        """The tasks as training feeds them to this encoder: a frozen one has encoded each example once."""
+        return self._of_split(with_features(self.source, encoder))
+
     def _of_split(self, source: TaskSource) -> TaskSource:
         """The tasks of the split, which stay as they are when the source is prepared for another encoder."""
         return FixedPool(source.pool(self.split)) if isinstance(source, PoolSource) else source
@@ -305,7 +309,7 @@ class Contest:
             if source is not None:
                 learner = on_features(learner, learner.encoder.width)
         if source is None:
-            source = self._of_split(with_features(self.source, learner.encoder))
+            source = self.fed_to(learner.encoder)
         answer = partial(answer_batch, learner)
         bare = learner.likelihood.of_values
         if reads and isinstance(source, PoolSource):

@@ -18,7 +18,7 @@ from quickstudy.report import attention, page, words
 from quickstudy.report.curves import learning_curves
 from quickstudy.report.drawn import design_of, draw_task
 from quickstudy.report.functions import draw_function, drawn_function, likelihoods_by_shot
-from quickstudy.report.streams import along_streams
+from quickstudy.report.streams import by_position, scored_along
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
@@ -30,7 +30,8 @@ def write_report(
     path: str | Path,
     *,
     artifact: Artifact,
-    evaluations: Sequence[Mapping[str, Any]],
+    evaluations: Sequence[Mapping[str, Any]] = (),
+    streams: Mapping[str, Any] | None = None,
     run: str | Path | None = None,
     source: TaskSource | None = None,
     contest: Contest | None = None,
@@ -44,6 +45,8 @@ def write_report(
         artifact: what the report is about.
         evaluations: results of :func:`quickstudy.evaluation.evaluate`; the first one decides which tasks the pictures
             and charts are made of.
+        streams: a result of :func:`quickstudy.evaluation.streams.evaluate_streams`; without evaluations the report is
+            of these alone. A model that was trained on streams is scored on some anyhow.
         run: the folder of the training run, whose ``metrics.csv`` gives the learning curve.
         source: where the tasks come from; by default the data that the artifact was trained on.
         contest: of the same artifact, source, split and seed as the first evaluation, so that no example is encoded
@@ -52,27 +55,37 @@ def write_report(
         device: where to compute.
 
     Raises:
-        ValueError: no evaluation was given.
+        ValueError: neither an evaluation nor streams were given.
         OSError: the file cannot be written; an older one in its place survives.
     """
     from quickstudy.build import build_source
     from quickstudy.config import config_to_yaml
     from quickstudy.durable import write_file
 
-    if not evaluations:
-        raise ValueError("A report needs at least one evaluation; none was given.")
+    if not evaluations and streams is None:
+        raise ValueError("A report needs at least one evaluation, or streams; none was given.")
     evaluations = [each for one in evaluations for each in (one, *one.get("sources", {}).values())]
-    first, config = evaluations[0], artifact.config
-    learner = artifact.learner
-    if source is None:
-        source = build_source(config.data)
-    sections = [page.score_cards(evaluations)]
-    sections += _at_work(artifact, source, first, contest, episodes, device)
-    sections += along_streams(artifact, source, first, streams=max(2, episodes // 3), device=device)
+    config, learner = artifact.config, artifact.learner
+    sections, lead = [], ""
+    if evaluations:
+        first = evaluations[0]
+        lead = words.headline(first)
+        source = source or build_source(config.data)
+        sections.append(page.score_cards(evaluations))
+        sections += _at_work(artifact, source, first, contest, episodes, device)
+        if streams is None:
+            streams = scored_along(
+                artifact, source, first, streams=max(2, episodes // 3), device=device
+            )
+    if streams is not None:
+        sections.append(by_position(streams))
+        lead = lead or words.streams_headline(streams)
     if run is not None:
         curves = learning_curves(Path(run) / "metrics.csv")
         sections.append(page.learning(curves, learner.likelihood.metric))
     seeds = {f"evaluation {words.design_name(each)}": str(each["seed"]) for each in evaluations}
+    if streams is not None:
+        seeds["streams"] = str(streams["seed"])
     groups = {
         "Seeds": {"training": str(config.training.seed), **seeds},
         "Versions": versions(),
@@ -84,7 +97,7 @@ def write_report(
         page.page(
             title=f"{config.learner['name']} on {config.data}",
             eyebrow="quickstudy report",
-            lead=words.headline(first),
+            lead=lead,
             sections=sections,
             footer=f"<p>Artifact {html.escape(artifact.id)}, {_parameters(artifact):,} parameters.</p>",
         ).encode(),

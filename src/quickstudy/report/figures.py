@@ -171,8 +171,9 @@ def shot_chart(
         else:
             axes.set_yscale("log")
             # An exact answer, which is wrong by rounding only, would flatten all other lines.
-            lowest = min(each[names[0]]["mean"] for each in by_shot.values())
-            axes.set_ylim(bottom=max(lowest, 1e-12) / 3)
+            means = [[each["mean"] for each in there if each] for there in rows.values()]
+            least = max(min(means[0]) / 30, min(min(each) for each in means if each), 1e-12)
+            axes.set_ylim(bottom=least / 1.5)
     return result[0]
 
 

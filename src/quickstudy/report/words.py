@@ -25,6 +25,7 @@ METHODS = {
     "inner_steps_0": "with no inner step",
     "inner_steps_1": "with 1 inner step",
     "inner_steps_5": "with 5 inner steps",
+    "against": "the other model",
 }
 """Ways of answering, in plain words."""
 
@@ -146,6 +147,23 @@ def headline(scores: Mapping[str, Any]) -> str:
             words += f"; without meta-training, the best of the simple methods ({method(best)}) gives {found}"
         words += "."
     return words + sureness(scores)
+
+
+def streams_headline(scores: Mapping[str, Any]) -> str:
+    """What the scores of streams say of memory, in a sentence of HTML."""
+    metric, last = scores["metric"], scores["positions"][-1]
+    told = {
+        name: f"{number(last[name]['mean'], metric)} {half_width(last[name]['ci95'], metric)}"
+        for name in ("with_memory", "without_memory")
+    }
+    classes = f"{plural(scores['way'], 'class', 'classes')} and " if metric == "accuracy" else ""
+    each = " of each" if classes else ""
+    return (
+        f"On {scores['streams']} streams of {scores['stream']} tasks drawn from the {escape(str(scores['split']))} "
+        f"split, each task with {classes}{plural(scores['shot'], 'example', 'examples')}{each}, the model's "
+        f"{escape(metric.replace('_', ' '))} at the last task is <strong>{told['with_memory']}</strong> with its "
+        f"memory of the earlier ones and {told['without_memory']} without."
+    )
 
 
 def sureness(scores: Mapping[str, Any]) -> str:
