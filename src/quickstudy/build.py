@@ -10,6 +10,7 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -351,7 +352,7 @@ def build_design(
         split: of the source.
         most_way: no more classes than so many where the way is left open.
     """
-    return fit_design(
+    design = fit_design(
         source,
         split,
         way=part.way,
@@ -363,6 +364,8 @@ def build_design(
         unlabelled=part.unlabelled,
         distractors=part.distractors,
     )
+    near = part.neighbours if isinstance(part, EpisodeConfig) else 0.0
+    return replace(design, neighbours=near) if near else design
 
 
 def suited(config: RunConfig, source: TaskSource) -> RunConfig:

@@ -55,6 +55,8 @@ class EpisodeConfig(_Design):
         unlabelled: examples of a task's classes without a label that it learns from too, all classes together; for
             learners that use such.
         distractors: classes that a task does not have, whose examples are among those without a label.
+        neighbours: share of the tasks whose classes are near one another, as the encoder sees them before training:
+            harder ones, from which a pretrained encoder learns more. The others have any classes.
         tasks: tasks of a training step, over all processes together.
         same_shot: the tasks of a step share one shot of the range and are drawn at once, by a world: nothing is padded.
         labels: given, or none to train and validate without reading any: an image and its variations are a class.
@@ -69,6 +71,7 @@ class EpisodeConfig(_Design):
 
     most_way: ClassVar[int] = 120
     examples: ClassVar[int] = 240
+    neighbours: float = Field(default=0.0, ge=0, le=1)
     tasks: int = Field(default=1, ge=1)
     same_shot: bool = False
     labels: Literal["given", "none"] = "given"
@@ -77,10 +80,26 @@ class EpisodeConfig(_Design):
     horizon: int = Field(default=0, ge=0)
     habit: int = Field(default=0, ge=0)
 
+    @field_validator("neighbours")
+    @classmethod
+    def _near_in_all_groups(cls, value: float, info: Any) -> float:
+        if value and info.data.get("within_group"):
+            raise ValueError(
+                "must be 0 beside within_group, which says itself where the classes of a task are from"
+            )
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _near_classes_are_known(cls, value: str, info: Any) -> str:
+        if value == "none" and info.data.get("neighbours"):
+            raise ValueError("must be given beside neighbours, which are of classes")
+        return value
+
     @field_validator("stream")
     @classmethod
     def _streams_of_plain_tasks(cls, value: int, info: Any) -> int:
-        for key in ("same_shot", "projected", "unlabelled", "distractors"):
+        for key in ("same_shot", "projected", "unlabelled", "distractors", "neighbours"):
             if value > 1 and info.data.get(key):
                 raise ValueError(f"must be 1 beside {key}, which is for tasks by themselves")
         return value

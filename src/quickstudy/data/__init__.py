@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quickstudy.data.areas import ShortTexts
 from quickstudy.data.corpora import (
     AgNews,
     Banking77,
@@ -14,6 +15,7 @@ from quickstudy.data.corpora import (
 )
 from quickstudy.data.families import Families
 from quickstudy.data.fewrel import FewRel
+from quickstudy.data.fonts import FontSource
 from quickstudy.data.gaussian_process import GaussianProcess
 from quickstudy.data.glyphs import GlyphSource
 from quickstudy.data.hidden_words import HiddenWords
@@ -32,9 +34,11 @@ from quickstudy.data.text import TextSource
 
 SOURCES: dict[str, type[TaskSource]] = {
     "glyphs": GlyphSource,
+    "fonts": FontSource,
     "omniglot": OmniglotSource,
     "images": ImageSource,
     "text": TextSource,
+    "short_texts": ShortTexts,
     "hidden_words": HiddenWords,
     "clinc150": Clinc150,
     "banking77": Banking77,

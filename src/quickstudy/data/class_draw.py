@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.data.design import EpisodeDesign, span
-from quickstudy.data.source import Pool
+from quickstudy.data.source import DataError, Pool
 from quickstudy.episode import (
     NO_LABEL,
     Context,
@@ -20,6 +20,9 @@ from quickstudy.episode import (
     concatenate,
     tree_map,
 )
+
+REACH = 1.5
+"""Classes that are near one another are drawn from so many times the way."""
 
 Augment = Callable[[Inputs, torch.Generator], Inputs]
 
@@ -100,6 +103,11 @@ class ClassDraw:
             ((pool.groups == group) & usable).nonzero().flatten()
             for group in range(len(pool.group_names))
         ]
+        if design.neighbours and not len(pool.vectors):
+            raise DataError(
+                f"Found neighbours={design.neighbours}, but nobody has said which classes of this data are near one "
+                "another; leave neighbours out, or train with an encoder of these examples."
+            )
         self.groups = [members for members in groups if len(members) >= span(design.way)[1]]
 
     def draw_classes(self, way: int, generator: torch.Generator) -> Tensor:
@@ -111,7 +119,20 @@ class ClassDraw:
                 members = self.groups[group]
                 rows.append(members[torch.randperm(len(members), generator=generator)[:way]])
             return torch.stack(rows)
-        return self._usable[distinct_numbers(self.tasks, way, len(self._usable), generator)]
+        drawn = distinct_numbers(self.tasks, way, len(self._usable), generator)
+        if self.design.neighbours:
+            near = torch.rand(self.tasks, 1, generator=generator) < self.design.neighbours
+            drawn = torch.where(near, self._near_one_another(way, generator), drawn)
+        return self._usable[drawn]
+
+    def _near_one_another(self, way: int, generator: torch.Generator) -> Tensor:
+        """Places of usable classes (task, way), some of those that are nearest to one drawn at random."""
+        vectors = F.normalize(self.pool.vectors[self._usable], dim=1)
+        first = torch.randint(len(vectors), (self.tasks,), generator=generator)
+        reach = min(len(vectors), round(REACH * way))
+        nearest = (vectors[first] @ vectors.T).topk(reach, dim=1).indices
+        order = torch.rand(self.tasks, reach, generator=generator).argsort(1)[:, :way]
+        return nearest.gather(1, order)
 
     def draw_rows(self, classes: Tensor, shot: int, generator: torch.Generator) -> Tensor:
         """Distinct examples of each class, support and then queries, as rows of the pool (task, way, example)."""

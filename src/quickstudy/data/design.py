@@ -27,6 +27,8 @@ class EpisodeDesign:
         unlabelled: examples of the task's classes without a label that are in its support as well, drawn from those
             that are left, all classes together; fewer where not so many are left.
         distractors: classes that the task does not have, whose examples are among those without a label.
+        neighbours: chance of a task to be of classes that are near one another, where the pool has vectors of its
+            classes.
     """
 
     way: int | tuple[int, int] = 5
@@ -35,6 +37,7 @@ class EpisodeDesign:
     within_group: bool = False
     unlabelled: int = 0
     distractors: int = 0
+    neighbours: float = 0.0
 
     def __post_init__(self) -> None:
         least_of = {"way": 1, "shot": 0, "queries": 1, "unlabelled": 0, "distractors": 0}
@@ -226,7 +229,7 @@ def fit_design(
     >>> from quickstudy.data.synthetic import Sinusoid
     >>> openly = {"way": None, "queries": None, "within_group": False, "most_way": 20}
     >>> fit_design(Sinusoid(), "train", shot=5, examples=99, **openly)
-    EpisodeDesign(way=1, shot=5, queries=94, within_group=False, unlabelled=0, distractors=0)
+    EpisodeDesign(way=1, shot=5, queries=94, within_group=False, unlabelled=0, distractors=0, neighbours=0.0)
     """
 
     def shaped(own_way: int | tuple[int, int], asked: int) -> EpisodeDesign:

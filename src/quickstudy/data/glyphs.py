@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -91,6 +92,17 @@ def font_folder() -> Path:
     return Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"
 
 
+def drawable(face: Path) -> set[int]:
+    """The code points that a font has a drawing for.
+
+    Raises:
+        RuntimeError: the file is no font, or a damaged one.
+    """
+    from matplotlib.ft2font import FT2Font
+
+    return set(FT2Font(str(face)).get_charmap())
+
+
 def draw(character: str, font: ImageFont.FreeTypeFont) -> Array:
     """A letter in white on black, scaled to fill most of the canvas, uint8 (height, width).
 
@@ -125,31 +137,47 @@ def outline(drawing: Array) -> Tensor:
 
 
 def draw_everything() -> dict[str, Array]:
-    """Every letter, drawn :data:`EXAMPLES` times with a face and a variation of its own.
+    """Every letter of the fourteen scripts in the sixteen faces, as :func:`draw_letters` has them.
 
     A shape that several letters share (Latin X and Tifinagh ⵝ, large and small O) is one class: it
     belongs to the test scripts first, then to validation, so no shape is in two splits.
+    """
+    paths = [font_folder() / f"{face}.ttf" for face in FACES]
+    known = sorted(set().union(*map(drawable, paths)))
+    letters = {
+        which: [code for code in known if is_letter(chr(code), script.word)]
+        for which, script in reversed(list(enumerate(SCRIPTS)))
+    }
+    return draw_letters(paths, letters)
+
+
+def draw_letters(faces: Sequence[Path], letters: Mapping[int, Sequence[int]]) -> dict[str, Array]:
+    """Letters, each drawn :data:`EXAMPLES` times with a face and a variation of its own.
+
+    A letter that no face can draw is left out, and so is one of the same shape as an earlier one.
+
+    Args:
+        faces: files of fonts; of a letter, the first :data:`EXAMPLES` that have it are used.
+        letters: code points by the number of their script, those first whose shapes are to be kept.
 
     Returns:
         ``codes`` (letter,), ``scripts`` (letter,), and ``pixels``, uint8 (letter, example, 1, 28, 28).
     """
-    from matplotlib.ft2font import FT2Font
-
-    paths = [str(font_folder() / f"{face}.ttf") for face in FACES]
-    charmaps = [set(FT2Font(path).get_charmap()) for path in paths]
-    fonts = [ImageFont.truetype(path, CANVAS) for path in paths]
+    charmaps = list(map(drawable, faces))
+    fonts = [ImageFont.truetype(str(path), CANVAS) for path in faces]
     generator = torch.Generator().manual_seed(0)
     seen = torch.zeros(0, 256)
     codes: list[int] = []
     scripts: list[int] = []
     drawings: list[Array] = []
     chosen: list[Tensor] = []
-    for which, script in reversed(list(enumerate(SCRIPTS))):
-        for code in sorted(set().union(*charmaps)):
-            if not is_letter(chr(code), script.word):
-                continue
+    for which, members in letters.items():
+        for code in members:
             having = [font for font, has in zip(fonts, charmaps, strict=True) if code in has]
-            versions = [draw(chr(code), font) for font in having]
+            inked = [font for font in having if all(font.getmask(chr(code)).size)]
+            versions = [draw(chr(code), font) for font in inked[:EXAMPLES]]
+            if not versions:
+                continue
             shape = outline(versions[0])
             if (seen @ shape > SAME).any():
                 continue
@@ -174,45 +202,33 @@ def _turned(name: str, turn: int) -> str:
     return f"{name} turned {90 * turn}" if turn else name
 
 
-class GlyphSource(PoolSource):
-    """Letters of fourteen scripts in sixteen faces, turned, stretched, bent, thick and thin.
+class LetterSource(PoolSource):
+    """Letters of scripts, each drawn :data:`EXAMPLES` times. Groups are scripts, which describe tasks within one.
 
-    Latin, Cyrillic, Arabic, Canadian Aboriginal and Lisu letters are for training; Greek, Old
-    Italic and Ogham for validation; Georgian, Armenian, Hebrew, Tifinagh, Lao and N'Ko are not seen
-    before the test. Groups are scripts, which describe tasks within one. The names of the classes, for learners that
-    read them, are those of Unicode, such as GEORGIAN LETTER AN. Nothing is downloaded.
+    The names of the classes, for learners that read them, are those of Unicode, such as GEORGIAN LETTER AN.
 
     Args:
-        path: nothing; the glyphs are drawn, not read.
+        scripts: what the letters are of.
+        arrays: the letters, as :func:`draw_letters` makes them.
         rotations: letters turned by 90, 180 and 270 degrees are further training classes.
-
-    Raises:
-        DataError: a path was given, or matplotlib is not installed.
     """
 
     kind: ClassVar[Literal["image", "text", "vector"]] = "image"
 
-    def __init__(self, path: str | None = None, *, rotations: bool = True) -> None:
-        if path:
-            raise DataError(
-                f"The glyphs are drawn, not read from {path!r}; use the name glyphs alone, or "
-                f"images:{path} for a folder of class folders."
-            )
-        font_folder()
-        self.rotations = rotations
-        versions = [importlib.metadata.version(name) for name in ("matplotlib", "pillow")]
-        key = digest([2, FACES, SAME, SCRIPTS, DRAWN, CANVAS, SIZE, EXAMPLES, *versions])
-        self.arrays = remember("glyphs", key, draw_everything)
+    def __init__(
+        self, scripts: Sequence[Script], arrays: Mapping[str, Array], *, rotations: bool
+    ) -> None:
+        self.scripts, self.arrays, self.rotations = scripts, arrays, rotations
 
     def pool(self, split: Split) -> Pool:
         check_split(split)
-        own = [which for which, script in enumerate(SCRIPTS) if script.split == split]
+        own = [which for which, script in enumerate(self.scripts) if script.split == split]
         members = np.flatnonzero(np.isin(self.arrays["scripts"], own))
         pixels = torch.from_numpy(self.arrays["pixels"][members])
         groups = torch.tensor([own.index(which) for which in self.arrays["scripts"][members]])
         letters = [chr(code) for code in self.arrays["codes"][members].tolist()]
         turns = range(4) if self.rotations and split == "train" else range(1)
-        scripts = [SCRIPTS[which].name for which in own]
+        scripts = [self.scripts[which].name for which in own]
         turned = torch.cat([torch.rot90(pixels, turn, (-2, -1)) for turn in turns])
         return Pool(
             x=turned.flatten(0, 1),
@@ -233,15 +249,46 @@ class GlyphSource(PoolSource):
     def augment(self, x: Inputs, generator: torch.Generator) -> Inputs:
         return vary(x, TRAINING, generator)
 
+    def _splits(self) -> dict[str, dict[str, int]]:
+        """How many classes and examples each split has."""
+        return {
+            split: {"classes": pool.classes, "examples": int(pool.counts.sum())}
+            for split in SPLITS
+            for pool in [self.pool(split)]
+        }
+
+
+class GlyphSource(LetterSource):
+    """Letters of fourteen scripts in sixteen faces, turned, stretched, bent, thick and thin.
+
+    Latin, Cyrillic, Arabic, Canadian Aboriginal and Lisu letters are for training; Greek, Old
+    Italic and Ogham for validation; Georgian, Armenian, Hebrew, Tifinagh, Lao and N'Ko are not seen
+    before the test. Nothing is downloaded.
+
+    Args:
+        path: nothing; the glyphs are drawn, not read.
+        rotations: letters turned by 90, 180 and 270 degrees are further training classes.
+
+    Raises:
+        DataError: a path was given, or matplotlib is not installed.
+    """
+
+    def __init__(self, path: str | None = None, *, rotations: bool = True) -> None:
+        if path:
+            raise DataError(
+                f"The glyphs are drawn from the fonts of matplotlib, not read from {path!r}; use the name glyphs "
+                f"alone, images:{path} for a folder of class folders, or fonts:{path} for a folder of fonts."
+            )
+        font_folder()
+        versions = [importlib.metadata.version(name) for name in ("matplotlib", "pillow")]
+        key = digest([2, FACES, SAME, SCRIPTS, DRAWN, CANVAS, SIZE, EXAMPLES, *versions])
+        super().__init__(SCRIPTS, remember("glyphs", key, draw_everything), rotations=rotations)
+
     def describe(self) -> dict[str, Any]:
         return {
             "name": "glyphs",
             "title": "Letters of fourteen scripts, drawn from the fonts that matplotlib carries",
             "licence": "DejaVu fonts: free to use, change and share; STIX fonts: SIL Open Font "
             "License 1.1",
-            "splits": {
-                split: {"classes": pool.classes, "examples": int(pool.counts.sum())}
-                for split in SPLITS
-                for pool in [self.pool(split)]
-            },
+            "splits": self._splits(),
         }

@@ -51,6 +51,7 @@ class Pool:
             example is of one class.
         folds: int64 (example,), of examples with labels, the fold of each, counted from 0, where tasks learn from whole
             folds and ask about the others.
+        vectors: float (class, width), by whose angles classes are near one another; no entries where nobody knows.
     """
 
     x: Inputs
@@ -64,6 +65,7 @@ class Pool:
     samples: Mapping[int, Tensor] = field(default_factory=dict)
     marks: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
     folds: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    vectors: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
     def __post_init__(self) -> None:
         total = self.examples

@@ -43,6 +43,7 @@ from quickstudy.training.keeping import (
     Stop,
 )
 from quickstudy.training.module import MetaTraining, TrainingError
+from quickstudy.training.neighbours import with_neighbours
 from quickstudy.training.pace import with_fastest_tasks, with_tasks
 from quickstudy.training.tasks import TaskData
 
@@ -247,6 +248,8 @@ def _scores(module: MetaTraining) -> dict[str, Any]:
 def training_tasks(config: RunConfig, source: TaskSource, learner: Learner) -> TaskSource:
     """The tasks that a run draws from a source, in the form that its encoder reads."""
     source = with_features(source, learner.encoder)
+    if config.episode.neighbours:
+        source = with_neighbours(source, learner.encoder)
     return without_labels(source) if config.episode.labels == "none" else source
 
 
