@@ -64,6 +64,17 @@ def test_letters_by_their_names() -> None:
         assert after["mean"] - after["ci95"] > 3 / 20
 
 
+def test_letters_of_many_scripts_in_few_faces() -> None:
+    found, said = figures("zero_shot_glyphs"), text("bring-your-own-data")
+    fourteen, many = (
+        [run["scores"]["test"]["accuracy"]["one example alone"]["mean"] for run in runs]
+        for runs in (found["runs"], found["of_fonts"]["runs"])
+    )
+    plain = " ".join(said.split())
+    assert f"from one drawing at {100 * sum(many) / len(many):.1f} %" in plain
+    assert f"up to sixteen faces of each, has {100 * sum(fourteen) / len(fourteen):.1f} %" in plain
+
+
 def test_what_feedback_is_worth() -> None:
     found, said = figures("improve"), text("improve-by-feedback")
     changes = {
