@@ -239,6 +239,20 @@ def test_the_card_of_the_text_model_has_the_figures_of_its_benchmark() -> None:
     assert load_artifact("text").id in card
 
 
+def test_the_guide_to_texts_says_what_areas_teach() -> None:
+    guide = (ROOT / "docs" / "how-to" / "learn-from-texts.md").read_text(encoding="utf-8")
+    plain = " ".join(guide.split())
+    found = figures("text_training")["runs"]["all, areas"]["tests"]["short_texts"]
+    for shot in ("5", "10"):
+        assert found[shot]["way"] == 126
+        mine = found[shot]["accuracy"]["trained"]["mean"]
+        above = found[shot]["above"]["logreg_names"]
+        assert above["mean"] - above["ci95"] > 0.02
+        said = f"{100 * above['mean']:+.1f} ± {100 * above['ci95']:.1f}"
+        assert f"{100 * mine:.1f}" in plain
+        assert said in plain
+
+
 def test_the_guide_to_gradients_says_what_threads_bring() -> None:
     guide = (ROOT / "docs" / "how-to" / "adapt-by-gradients.md").read_text(encoding="utf-8")
     found = figures("task_threads")["models"]
