@@ -365,7 +365,7 @@ def build_design(
         distractors=part.distractors,
     )
     near = part.neighbours if isinstance(part, EpisodeConfig) else 0.0
-    return replace(design, neighbours=near) if near else design
+    return replace(design, neighbours=near)
 
 
 def suited(config: RunConfig, source: TaskSource) -> RunConfig:

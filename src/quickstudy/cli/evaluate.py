@@ -141,7 +141,8 @@ def evaluate(
     if unknown:
         check_own(model)
     rival = None if against is None else load_artifact(against)
-    if ablate and not ablations(model.learner):
+    plainer = ablations(model.learner) if ablate else {}
+    if ablate and not plainer:
         raise WrongUse(
             f"The model {artifact} has no part that could be left out; --ablate is for meta_transformer and for "
             "learners that adapt by gradients."
@@ -181,7 +182,7 @@ def evaluate(
             split=split.value,
             seed=seed,
             rival=rival,
-            ablate=ablate,
+            plainer=plainer,
         )
         if rival is not None:
             found["against"] = str(against)

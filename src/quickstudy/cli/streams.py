@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from quickstudy.cli.console import percent, print_result, print_table, progress_bar
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
     from quickstudy.data.design import EpisodeDesign
     from quickstudy.data.source import Split, TaskSource
+    from quickstudy.learners.base import Learner
 
 
 def score_streams(
@@ -23,7 +26,7 @@ def score_streams(
     split: Split,
     seed: int,
     rival: Artifact | None = None,
-    ablate: bool = False,
+    plainer: Mapping[str, Learner] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The scores of a model by position, behind a progress bar; ``episodes`` are shared out among streams.
 
@@ -36,12 +39,11 @@ def score_streams(
         split: of the source.
         seed: with the split, decides which streams.
         rival: another model on the same streams.
-        ablate: also score the model without one of its parts at a time.
+        plainer: the model without one of its parts at a time, by name.
 
     Raises:
         WrongUse: the model has no memory, or the rival gives answers of another kind.
     """
-    from quickstudy.evaluation import ablations
     from quickstudy.evaluation.streams import evaluate_streams
 
     if not model.learner.has_memory:
@@ -50,7 +52,7 @@ def score_streams(
             "so its scores are the same at every position. Train meta_transformer with --set "
             f"episode.stream={positions}."
         )
-    others = ablations(model.learner) if ablate else {}
+    others = dict(plainer)
     if rival is not None:
         own, other = model.learner.likelihood.metric, rival.learner.likelihood.metric
         if own != other:

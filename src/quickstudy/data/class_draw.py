@@ -103,11 +103,13 @@ class ClassDraw:
             ((pool.groups == group) & usable).nonzero().flatten()
             for group in range(len(pool.group_names))
         ]
-        if design.neighbours and not len(pool.vectors):
-            raise DataError(
-                f"Found neighbours={design.neighbours}, but nobody has said which classes of this data are near one "
-                "another; leave neighbours out, or train with an encoder of these examples."
-            )
+        if design.neighbours:
+            if not len(pool.vectors):
+                raise DataError(
+                    f"Found neighbours={design.neighbours}, but nobody has said which classes of this data are near "
+                    "one another; leave neighbours out, or train with an encoder of these examples."
+                )
+            self._directions = F.normalize(pool.vectors[self._usable], dim=1)
         self.groups = [members for members in groups if len(members) >= span(design.way)[1]]
 
     def draw_classes(self, way: int, generator: torch.Generator) -> Tensor:
@@ -127,7 +129,7 @@ class ClassDraw:
 
     def _near_one_another(self, way: int, generator: torch.Generator) -> Tensor:
         """Places of usable classes (task, way), some of those that are nearest to one drawn at random."""
-        vectors = F.normalize(self.pool.vectors[self._usable], dim=1)
+        vectors = self._directions
         first = torch.randint(len(vectors), (self.tasks,), generator=generator)
         reach = min(len(vectors), round(REACH * way))
         nearest = (vectors[first] @ vectors.T).topk(reach, dim=1).indices

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import unicodedata
 import warnings
 from collections import defaultdict
 from functools import partial
@@ -12,7 +10,7 @@ from typing import Any
 
 import torch
 
-from quickstudy.cache import Array, digest, remember
+from quickstudy.cache import Array, remember
 from quickstudy.data import glyphs
 from quickstudy.data.glyphs import LetterSource, Script, draw_letters
 from quickstudy.data.source import DataError, DataNote, Split
@@ -83,24 +81,9 @@ class FontSource(LetterSource):
             if splits[name] == split
         ]
         letters = {which: by_script[script.name] for which, script in enumerate(scripts)}
-        versions = [
-            importlib.metadata.version(name) for name in ("matplotlib", "pillow", "fonttools")
-        ]
         sizes = [(str(face), face.stat().st_size) for face in faces]
-        key = digest(
-            [
-                1,
-                sizes,
-                letters,
-                glyphs.SAME,
-                glyphs.DRAWN,
-                glyphs.CANVAS,
-                glyphs.SIZE,
-                glyphs.EXAMPLES,
-                *versions,
-            ]
-        )
-        arrays = remember("fonts", key, partial(_drawn, list(faces), letters))
+        key = glyphs.drawing_key(1, sizes, letters)
+        arrays = remember("fonts", key, partial(_drawn, faces, letters))
         super().__init__(scripts, arrays, rotations=rotations)
 
     def describe(self) -> dict[str, Any]:
@@ -117,7 +100,7 @@ def _plain(script: str) -> str:
     return "".join(filter(str.isalpha, script)).casefold()
 
 
-def _drawn(faces: list[Path], letters: dict[int, list[int]]) -> dict[str, Array]:
+def _drawn(faces: dict[Path, set[int]], letters: dict[int, list[int]]) -> dict[str, Array]:
     count = sum(map(len, letters.values()))
     warnings.warn(
         f"Drawing {count:,} letters with {len(faces)} fonts; that takes some milliseconds each, and is kept.",
@@ -164,13 +147,8 @@ def _letters(known: set[int], *, most: int, seed: int) -> dict[str, list[int]]:
 
     by_script: dict[str, list[int]] = defaultdict(list)
     for code in sorted(known):
-        letter = chr(code)
-        if (
-            unicodedata.category(letter) in ("Lu", "Ll", "Lo")
-            and unicodedata.name(letter, "") != ""
-            and unicodedata.normalize("NFKD", letter) == letter
-        ):
-            by_script[str(scripts.script_name(scripts.script(letter)))].append(code)
+        if glyphs.is_letter(chr(code)):
+            by_script[str(scripts.script_name(scripts.script(chr(code))))].append(code)
     generator = torch.Generator().manual_seed(seed)
     chosen = {}
     for name, codes in sorted(by_script.items()):

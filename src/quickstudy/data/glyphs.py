@@ -118,16 +118,22 @@ def draw(character: str, font: ImageFont.FreeTypeFont) -> Array:
     return np.array(canvas)
 
 
-def is_letter(character: str, script: str) -> bool:
-    """Whether a character is an undecorated letter of a script.
+def is_letter(character: str) -> bool:
+    """Whether a character is an undecorated letter that has a name.
 
     Letters that Unicode composes of others (accents, ligatures, presentation forms) are no classes of their own.
     """
     return (
         unicodedata.category(character) in ("Lu", "Ll", "Lo")
-        and unicodedata.name(character, "").startswith(script + " ")
+        and unicodedata.name(character, "") != ""
         and unicodedata.normalize("NFKD", character) == character
     )
+
+
+def drawing_key(version: int, faces: Sequence[object], letters: object) -> str:
+    """A key that changes when the drawings of these letters in these faces would."""
+    versions = [importlib.metadata.version(name) for name in ("matplotlib", "pillow")]
+    return digest([version, faces, SAME, letters, DRAWN, CANVAS, SIZE, EXAMPLES, *versions])
 
 
 def outline(drawing: Array) -> Tensor:
@@ -143,27 +149,29 @@ def draw_everything() -> dict[str, Array]:
     belongs to the test scripts first, then to validation, so no shape is in two splits.
     """
     paths = [font_folder() / f"{face}.ttf" for face in FACES]
-    known = sorted(set().union(*map(drawable, paths)))
+    faces = {path: drawable(path) for path in paths}
+    known = [code for code in sorted(set().union(*faces.values())) if is_letter(chr(code))]
     letters = {
-        which: [code for code in known if is_letter(chr(code), script.word)]
+        which: [code for code in known if unicodedata.name(chr(code)).startswith(f"{script.word} ")]
         for which, script in reversed(list(enumerate(SCRIPTS)))
     }
-    return draw_letters(paths, letters)
+    return draw_letters(faces, letters)
 
 
-def draw_letters(faces: Sequence[Path], letters: Mapping[int, Sequence[int]]) -> dict[str, Array]:
+def draw_letters(
+    faces: Mapping[Path, set[int]], letters: Mapping[int, Sequence[int]]
+) -> dict[str, Array]:
     """Letters, each drawn :data:`EXAMPLES` times with a face and a variation of its own.
 
     A letter that no face can draw is left out, and so is one of the same shape as an earlier one.
 
     Args:
-        faces: files of fonts; of a letter, the first :data:`EXAMPLES` that have it are used.
+        faces: files of fonts, and what each can draw; of a letter, the first :data:`EXAMPLES` that have it are used.
         letters: code points by the number of their script, those first whose shapes are to be kept.
 
     Returns:
         ``codes`` (letter,), ``scripts`` (letter,), and ``pixels``, uint8 (letter, example, 1, 28, 28).
     """
-    charmaps = list(map(drawable, faces))
     fonts = [ImageFont.truetype(str(path), CANVAS) for path in faces]
     generator = torch.Generator().manual_seed(0)
     seen = torch.zeros(0, 256)
@@ -173,7 +181,7 @@ def draw_letters(faces: Sequence[Path], letters: Mapping[int, Sequence[int]]) ->
     chosen: list[Tensor] = []
     for which, members in letters.items():
         for code in members:
-            having = [font for font, has in zip(fonts, charmaps, strict=True) if code in has]
+            having = [font for font, has in zip(fonts, faces.values(), strict=True) if code in has]
             inked = [font for font in having if all(font.getmask(chr(code)).size)]
             versions = [draw(chr(code), font) for font in inked[:EXAMPLES]]
             if not versions:
@@ -280,8 +288,7 @@ class GlyphSource(LetterSource):
                 f"alone, images:{path} for a folder of class folders, or fonts:{path} for a folder of fonts."
             )
         font_folder()
-        versions = [importlib.metadata.version(name) for name in ("matplotlib", "pillow")]
-        key = digest([2, FACES, SAME, SCRIPTS, DRAWN, CANVAS, SIZE, EXAMPLES, *versions])
+        key = drawing_key(2, FACES, SCRIPTS)
         super().__init__(SCRIPTS, remember("glyphs", key, draw_everything), rotations=rotations)
 
     def describe(self) -> dict[str, Any]:
