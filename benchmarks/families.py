@@ -2,7 +2,8 @@
 
 The tasks are those of Vuorio et al. 2019, Multimodal Model-Agnostic Meta-Learning (MMAML): sine waves, lines,
 parabolas, absolute values and hyperbolic tangents, noise 0.3, 5 known points. All methods are trained on the same tasks
-for the same processor time, of which the number of steps is measured beforehand, and asked about the same test tasks:
+for the same processor time, of which the number of steps is measured beforehand, and asked about the same test tasks.
+Some learn sooner than others, so there are several such times, each with trainings of its own:
 
 - ``in_context``: a Transformer neural process, which reads the points and answers;
 - ``maml``: MAML with a learned inner rate for each tensor;
@@ -16,7 +17,9 @@ Of each method, the outer rate, and of MAML the number of inner steps at the tes
 are tried for a fifth of the budget, the best is trained for the whole of it, and if that diverges or ends worse than
 the trial did, the next best is trained, too. What is trained already is kept in the folder of the runs.
 
-python benchmarks/families.py [--seconds N] [--rates R …] [--runs FOLDER] [--tasks N] [--smoke]
+Times that were measured before stay in the results.
+
+python benchmarks/families.py [--seconds N …] [--rates R …] [--runs FOLDER] [--tasks N] [--smoke]
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ from quickstudy.evaluation import interval, score_tasks
 from quickstudy.evaluation.measures import summary
 from quickstudy.learners.base import Learner
 from quickstudy.training import TrainingError, train
-from record import record
+from record import earlier, record
 
 COMMON = {
     "data": "families",
@@ -190,10 +193,46 @@ def contestant(
     }, found
 
 
+def side_by_side(
+    names: Sequence[str],
+    runs: Path,
+    *,
+    seconds: float,
+    rates: Sequence[float] | None,
+    validation: Episode,
+    test: Episode,
+    best: Tensor,
+    smoke: bool,
+) -> dict[str, Any]:
+    """All methods after so many processor seconds of training, and by how much they are above others and the best."""
+    methods, each = {}, {}
+    for name in names:
+        methods[name], each[name] = contestant(
+            name,
+            runs,
+            seconds=seconds,
+            rates=rates or RATES["maml" if "maml" in name else "process"],
+            validation=validation,
+            test=test,
+            smoke=smoke,
+        )
+        print(f"{seconds:g} s", name, json.dumps(methods[name]["test"]), flush=True)
+    paired = {}
+    for name in each.keys() - {"in_context"} if "in_context" in each else ():
+        difference, half = interval(each[name] - each["in_context"])
+        ratio = float(each[name].mean() / each["in_context"].mean())
+        paired[name] = {"minus_in_context": difference, "ci95": half, "ratio": ratio}
+    return {
+        "methods": methods,
+        "paired": dict(sorted(paired.items())),
+        "above_exact": {name: summary(found[: len(best)] - best) for name, found in each.items()},
+    }
+
+
 def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=180.0)
+    parser.add_argument("--seconds", type=float, nargs="+", default=[60.0, 120.0, 180.0, 300.0])
     parser.add_argument("--rates", type=float, nargs="+", help="to choose from, of all methods")
     parser.add_argument("--runs", type=Path, default=Path("runs/families"))
     parser.add_argument("--tasks", type=int, default=2000)
@@ -206,40 +245,32 @@ def main() -> None:
         tasks_of(split, tasks=tasks)
         for split, tasks in (("validation", min(count, 400)), ("test", count))
     )
-    methods, each = {}, {}
-    with tempfile.TemporaryDirectory() as place:
-        for name in chosen.only:
-            methods[name], each[name] = contestant(
-                name,
-                Path(place) if chosen.smoke else chosen.runs,
-                seconds=0.5 if chosen.smoke else chosen.seconds,
-                rates=chosen.rates or RATES["maml" if "maml" in name else "process"],
-                validation=validation,
-                test=test,
-                smoke=chosen.smoke,
-            )
-            print(name, json.dumps(methods[name]["test"]), flush=True)
     known = take_tasks(test, slice(5 if chosen.smoke else chosen.exact))
     world = build_source("families")
     assert isinstance(world, World)
     best = (world.exact(known).mean - known.query.y).square().mean((1, 2)).double()
-    above = {name: summary(found[: len(best)] - best) for name, found in each.items()}
-    paired = {}
-    for name in each.keys() - {"in_context"} if "in_context" in each else ():
-        difference, half = interval(each[name] - each["in_context"])
-        ratio = float(each[name].mean() / each["in_context"].mean())
-        paired[name] = {"minus_in_context": difference, "ci95": half, "ratio": ratio}
-    figures = {
-        "threads": 1,
-        "tasks": count,
-        "budget_processor_seconds": chosen.seconds,
-        "methods": methods,
-        "paired": dict(sorted(paired.items())),
-        "exact": {**summary(best), "tasks": len(best)},
-        "above_exact": above,
-        "noise": 0.3**2,
-    }
-    record("families", figures, keep=not chosen.smoke)
+    for seconds in [0.5] if chosen.smoke else chosen.seconds:
+        with tempfile.TemporaryDirectory() as place:
+            runs = Path(place) if chosen.smoke else chosen.runs / f"{seconds:g}"
+            found = side_by_side(
+                chosen.only,
+                runs,
+                seconds=seconds,
+                rates=chosen.rates,
+                validation=validation,
+                test=test,
+                best=best,
+                smoke=chosen.smoke,
+            )
+        budgets = earlier("families", "budgets") | {f"{seconds:g}": found}
+        figures = {
+            "threads": 1,
+            "tasks": count,
+            "exact": {**summary(best), "tasks": len(best)},
+            "noise": 0.3**2,
+            "budgets": dict(sorted(budgets.items(), key=lambda each: float(each[0]))),
+        }
+        record("families", figures, keep=not chosen.smoke)
 
 
 if __name__ == "__main__":

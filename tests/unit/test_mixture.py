@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from test_source import same
+from torch import Tensor
 
 from quickstudy.build import BuildError, build_source, one_source, parse_spec
 from quickstudy.data.design import EpisodeDesign, fit_design
@@ -18,7 +20,9 @@ from quickstudy.data.source import DataError
 from quickstudy.data.streams import Streams
 from quickstudy.data.synthetic import Linear, Sinusoid
 from quickstudy.data.unlabelled import Unlabelled, without_labels
+from quickstudy.evaluation.contest import Contest
 from quickstudy.evaluation.mixed import mixture_scores
+from tiny_corpora import Letters
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +191,49 @@ def test_scores_are_those_of_a_stratified_sample() -> None:
     assert (found["episodes"], found["inductive"], found["below_exact"]) == (14, True, None)
     assert found["sources"]["b"]["source"] == "b"
     assert found["sources"]["b"]["share"] == 0.5
+
+
+class Shifted(Letters):
+    """Another tokenizer."""
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        tokens = super().tokenize(texts)
+        return torch.where(tokens < 0, tokens, tokens + 1000)
+
+
+def texts_of_two(folder: Path, options: str, more: str = "") -> str:
+    """A mixture of a table of 6 classes and one of 12, six texts of each."""
+    parts = []
+    for name, classes in (("few", 6), ("many", 12)):
+        rows = [f"{name}{c} text {i},{name}{c}" for c in range(classes) for i in range(6)]
+        (folder / f"{name}.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+        parts.append(f"(text:{folder / name}.csv,{options})")
+    return f"mixture:{'+'.join(parts)}{more}"
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "share"),
+    [("test=1", "", 1 / 2), ("validation=0,test=0.5", ",temperature=1", 1 / 3)],
+)
+def test_each_contestant_reads_the_texts_of_a_mixture_by_its_own_encoder(
+    tmp_path: Path, options: str, more: str, share: float
+) -> None:
+    source = build_source(texts_of_two(tmp_path, options, more))
+    design, contest = EpisodeDesign(2, 1, 1), Contest(source, split="test")
+    own, other = (contest.fed_to(encoder) for encoder in (Letters(), Shifted()))  # type: ignore[arg-type]
+    assert isinstance(own, Mixture)
+    assert own.shares[0] == pytest.approx(share)
+    for index in range(4):
+        one, two = (
+            Episodes(each, "test", design, tasks=3, length=4)[index] for each in (own, other)
+        )
+        assert one.support.x.max() < 1000 <= two.support.x.max()
+        assert torch.equal(
+            one.query.x, torch.where(two.query.x < 0, two.query.x, two.query.x - 1000)
+        )
+
+
+def test_a_temperature_needs_training_examples_to_count(tmp_path: Path) -> None:
+    spec = texts_of_two(tmp_path, "test=1", ",temperature=1")
+    with pytest.raises(DataError, match=r"few.* has nothing to train on.*leave temperature out"):
+        build_source(spec)

@@ -108,16 +108,16 @@ class Mixture(Prior):
         self.kind = first.kind  # type: ignore[misc]
         self.values, self.labels = _values(first), first.labels
         self.inputs = max(map(_inputs, self.sources.values()))
-        logs = [math.log(one.weight) + math.log(_size(one.source)) / temperature for one in sources]
-        self.shares = torch.tensor(logs, dtype=torch.float64).softmax(0)
+        self.shares = _shares(self.mixed, temperature)
         """float64 (source,), how often a task is of each."""
         self._shapes: dict[tuple[Split, EpisodeDesign], Shapes] = {}
         self._draws: dict[tuple[str, Split, EpisodeDesign, int], Draw] = {}
 
     def of(self, change: Callable[[TaskSource], TaskSource]) -> Mixture:
-        """The same mixture of sources that were changed."""
-        changed = [each._replace(source=change(each.source)) for each in self.mixed]
-        return Mixture(changed, temperature=self.temperature)
+        """The same mixture, in the same shares, of sources that were changed."""
+        changed = Mixture([each._replace(source=change(each.source)) for each in self.mixed])
+        changed.temperature, changed.shares = self.temperature, self.shares
+        return changed
 
     def prepare(self, encoder: Any) -> None:
         for source in self.sources.values():
@@ -234,7 +234,21 @@ def _inputs(source: TaskSource) -> int:
     if isinstance(source, Prior):
         return source.inputs
     assert isinstance(source, PoolSource)
-    return 0 if source.kind == "text" else leaves(source.pool("train").x)[0][0].numel()
+    return 0 if source.kind == "text" else leaves(source.pool("train").x)[0].shape[1:].numel()
+
+
+def _shares(mixed: Sequence[Mixed], temperature: float) -> Tensor:
+    """How often a task is of each source, float64 (source,)."""
+    logs = torch.tensor([each.weight for each in mixed], dtype=torch.float64).log()
+    if temperature < math.inf:
+        sizes = [_size(each.source) for each in mixed]
+        if 0 in sizes:
+            raise DataError(
+                f"The source {mixed[sizes.index(0)].name} has nothing to train on, so a temperature cannot weigh it by "
+                "its size; leave temperature out, and give it a weight, such as 2*(SPEC)."
+            )
+        logs += torch.tensor(sizes).log() / temperature
+    return logs.softmax(0)
 
 
 def _size(source: TaskSource) -> int:

@@ -20,6 +20,7 @@ from quickstudy.data.design import EpisodeDesign, check_design, fixed_tasks, spa
 from quickstudy.data.draw import Episodes
 from quickstudy.data.features import with_features
 from quickstudy.data.known import ClassWorld
+from quickstudy.data.mixture import Mixture
 from quickstudy.data.source import Pool, PoolSource, Split, TaskSource
 from quickstudy.episode import (
     WORD_PADDING,
@@ -269,6 +270,8 @@ class Contest:
 
     def _of_split(self, source: TaskSource) -> TaskSource:
         """The tasks of the split, which stay as they are when the source is prepared for another encoder."""
+        if isinstance(source, Mixture):
+            return source.of(self._of_split)
         return FixedPool(source.pool(self.split)) if isinstance(source, PoolSource) else source
 
     def encoded(self, encoder: Encoder, *, names: bool = False) -> EncodedPool | None:
