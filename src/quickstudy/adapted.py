@@ -23,7 +23,7 @@ from quickstudy.episode import (
     padding_value,
 )
 from quickstudy.learners.base import State
-from quickstudy.rejection import Embedded
+from quickstudy.rejection import FACT, Embedded, Rejection, rejection_in
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
@@ -45,6 +45,7 @@ class AdaptedTask:
         before: how many tasks of its stream came before it.
         unlabelled: how many without a label were seen so far.
         taught: the class of each of ``seen``, of tasks of one class for each example; empty where it is not known.
+        rejection: when an input is of none of its classes, learned from its own examples; None: its artifact says.
     """
 
     base_id: str
@@ -58,6 +59,7 @@ class AdaptedTask:
     before: int = 0
     unlabelled: int = 0
     taught: list[str] = field(default_factory=list)
+    rejection: Rejection | None = None
 
 
 def fingerprints(x: Inputs) -> list[str]:
@@ -124,6 +126,8 @@ def save_task(path: str | Path, task: AdaptedTask, *, base: str | Path | None = 
         "unlabelled": task.unlabelled,
         "taught": task.taught,
     }
+    if task.rejection is not None:
+        facts[FACT] = task.rejection.as_json()
     facts["sha256"] = _checksum(facts, tensors)
     content = safetensors.torch.save(tensors, metadata={"quickstudy": json.dumps(facts)})
     try:
@@ -216,4 +220,5 @@ def load_task(path: str | Path, artifact: Artifact) -> AdaptedTask:
         before=facts.get("before", 0),
         unlabelled=facts.get("unlabelled", 0),
         taught=facts.get("taught", [""] * len(facts["seen"])),
+        rejection=rejection_in(facts),
     )

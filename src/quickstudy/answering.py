@@ -113,7 +113,7 @@ def judge(artifact: Artifact, task: AdaptedTask, x: Inputs) -> Judged:
             "Only queries of one class each are refused; an artifact of many labels answers none of them, and one of "
             "numbers knows no classes."
         )
-    rejection = rejection_of(artifact)
+    rejection = task.rejection or rejection_of(artifact)
     if task.unlabelled and not rejection.unlabelled:
         warnings.warn(
             "The threshold was learned from tasks in which all examples have a label, and this task learned from "
@@ -150,10 +150,13 @@ def rejection_of(artifact: Artifact) -> Rejection:
         let = f"let it with: quickstudy evaluate {where} --unknown."
         if ships(artifact.path):
             let = (
-                f"it ships with the package and stays as it is, so copy the folder {where} and let the copy with: "
+                f"let a copy of the folder {where}, which ships with the package and stays as it is, with: "
                 "quickstudy evaluate COPY --data DATA --unknown."
             )
-        raise ArtifactError(f"This artifact has not learned which queries are of no class; {let}")
+        raise ArtifactError(
+            "Neither this task nor its artifact has learned which queries are of no class; let the task learn it from "
+            f"its examples with: quickstudy adapt ARTIFACT EXAMPLES --unknown, fit(…, unknown=True) in Python, or {let}"
+        )
     return found
 
 

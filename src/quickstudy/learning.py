@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from quickstudy.adapted import AdaptedTask, check_base
+from quickstudy.data.source import DataNote
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import (
     Context,
@@ -25,7 +27,7 @@ from quickstudy.likelihood import Categorical
 from quickstudy.naming import Description, blank, check_names, new_context
 from quickstudy.nn.several import SeveralEncoders
 from quickstudy.nn.tables import TableEncoder
-from quickstudy.rejection import Embedded, rejection_in
+from quickstudy.rejection import Embedded, Rejection, rejection_in
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
@@ -121,6 +123,7 @@ def extend(
         before=place_after(after) if task is None else task.before,
         unlabelled=len(y) - len(marks) + (0 if task is None else task.unlabelled),
         taught=([] if task is None else task.taught) + taught,
+        rejection=_kept_threshold(task),
     )
 
 
@@ -225,7 +228,21 @@ def grow_by_name(artifact: Artifact, task: AdaptedTask, names: Sequence[str]) ->
         context=context,
         class_names=every,
         embedded=_embedded(artifact, task, support, len(every)),
+        rejection=_kept_threshold(task),
     )
+
+
+def _kept_threshold(task: AdaptedTask | None) -> Rejection | None:
+    """The threshold that a task has learned from its own examples, which were fewer, as a note says."""
+    if task is None or task.rejection is None:
+        return None
+    warnings.warn(
+        f"When an input is of no class was learned from the first {task.examples} examples of this task, and stays as "
+        "it is; begin the task anew with all of its examples (--unknown) to learn it from these.",
+        DataNote,
+        stacklevel=3,
+    )
+    return task.rejection
 
 
 def _nothing(

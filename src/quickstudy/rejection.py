@@ -54,6 +54,19 @@ def output_scores(outputs: Tensor, context: Context) -> dict[ScoreName, Tensor]:
     }
 
 
+def threshold_that_keeps(scores: Tensor, share: float) -> float:
+    """The smallest of some scores (score,) that so large a share of them does not exceed.
+
+    Of n scores it is number ``⌈(n + 1) share⌉``, so that a further one of their like keeps to it as often as was said
+    (Vovk et al. 2005, Algorithmic Learning in a Random World), or the largest, where n is small.
+
+    >>> threshold_that_keeps(torch.arange(100.0), 0.95), threshold_that_keeps(torch.arange(3.0), 0.95)
+    (95.0, 2.0)
+    """
+    place = min(len(scores), -int(-(len(scores) + 1) * share // 1))
+    return float(scores.sort().values[place - 1])
+
+
 class Embedded(NamedTuple):
     """Where the examples of a task lie in the space of the encoder; adding two of them is learning more."""
 
@@ -117,7 +130,7 @@ class Rejection:
         share_kept: of the queries that belong to a class, what share stays below it, as learned.
         way: classes of the tasks that it was learned on, or (fewest, most).
         shot: examples of each class in those tasks, or (fewest, most).
-        split: of the training data, from which those tasks were drawn.
+        split: of the training data, from which those tasks were drawn; ``support``: the examples of the task itself.
         unlabelled: examples without a label in those tasks.
         variances: within training classes, of each feature of an embedding; for ``mahalanobis`` only.
     """

@@ -17,6 +17,7 @@ from quickstudy import __version__
 from quickstudy.cli import (
     about,
     adapt,
+    check,
     compare,
     correct,
     demo,
@@ -69,6 +70,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("adapt")(adapt.adapt)
+app.command("check")(check.check)
 app.command("predict")(predict.predict)
 app.command("correct")(correct.correct)
 app.command("improve")(improve.improve)

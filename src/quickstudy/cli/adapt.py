@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quickstudy.cli.asking import as_inputs
-from quickstudy.cli.console import command, print_result, say
+from quickstudy.cli.console import command, percent, print_result, say
 from quickstudy.cli.errors import WrongUse
-from quickstudy.cli.many import gives_many, read_many
+from quickstudy.cli.many import gives_many, read_many, refuse_many
 from quickstudy.cli.values import learn_values
 
 if TYPE_CHECKING:
@@ -58,6 +58,22 @@ def adapt(
             help="Examples without a label, to learn from too: a folder, a table or, of texts, a .txt file.",
         ),
     ] = None,
+    unknown: Annotated[
+        bool,
+        typer.Option(
+            "--unknown",
+            help="Learn from these examples, too, when an input is of none of the classes, for predict --reject.",
+        ),
+    ] = False,
+    kept: Annotated[
+        float,
+        typer.Option(
+            "--keep",
+            metavar="SHARE",
+            help="With --unknown: of inputs of its classes, the share that is to be answered; fewer, and more of no "
+            "class are refused.",
+        ),
+    ] = 0.95,
     earlier: Annotated[
         Path | None,
         typer.Option("--from", metavar="TASK", help="Learn more about this task, begun before."),
@@ -101,6 +117,7 @@ def adapt(
       quickstudy adapt runs/named/artifact --from new.task --new-classes --classes "brown bear" --out new.task
       quickstudy adapt runs/demo/artifact more-photos --from photos.task --out photos.task
       quickstudy adapt runs/intents/artifact few.csv --unlabelled many.txt --out intents.task
+      quickstudy adapt text tickets.csv --unknown --out tickets.task
       quickstudy adapt runs/waves/artifact points.csv --out wave.task
       quickstudy adapt runs/streams/artifact tuesday.csv --after monday.task --out tuesday.task
     """
@@ -117,6 +134,13 @@ def adapt(
         raise WrongUse(
             "--new-classes adds to a task that has begun; name it with --from, or leave --new-classes out."
         )
+    if not 0 < kept < 1:
+        raise WrongUse(f"--keep is a share between 0 and 1, such as 0.9; found {kept}.")
+    if unknown and (support is None or earlier is not None or after is not None):
+        raise WrongUse(
+            "What is of no class is learned from all examples of a task that begins by itself; give them as SUPPORT, "
+            "and leave --from and --after out."
+        )
     from quickstudy.artifact import load_artifact, load_task
     from quickstudy.following import check_place
 
@@ -132,10 +156,10 @@ def adapt(
             "begin anew without --from. Further classes are added by name with --new-classes --classes NAME,NAME."
         )
     if values:
-        if support is None or named or unlabelled is not None:
+        if support is None or named or unlabelled is not None or unknown:
             raise WrongUse(
-                "This model predicts numbers; give a table of them as SUPPORT, and leave --classes and --unlabelled "
-                "out."
+                "This model predicts numbers; give a table of them as SUPPORT, and leave --classes, --unlabelled and "
+                "--unknown out."
             )
         told_of = said(model, describe)
         task = learn_values(model, support, begun, description=told_of, after=previous)
@@ -150,6 +174,7 @@ def adapt(
             after=previous,
             new_classes=new_classes,
             unlabelled=unlabelled,
+            share_kept=kept if unknown else None,
         )
     keep(model, task, out)
     known = ", ".join(task.class_names[:10]) + (", …" if len(task.class_names) > 10 else "")
@@ -159,6 +184,10 @@ def adapt(
         told += f" and {task.unlabelled} examples without a label"
     where = f", as task {task.before + 1} of its stream" if task.before else ""
     say(f"Learned {what} from {told}{where}.")
+    if unknown:
+        say(
+            f"It refuses (predict --reject) what is less like its classes than {percent(kept)} of these examples."
+        )
     print_result(str(out))
     say(f"Try it: {command('predict', out)} INPUT")
 
@@ -173,6 +202,7 @@ def learn(
     after: AdaptedTask | None = None,
     new_classes: bool = False,
     unlabelled: Path | None = None,
+    share_kept: float | None = None,
 ) -> AdaptedTask:
     """The task after seeing the examples of a folder or file, or by the names of its classes alone.
 
@@ -181,6 +211,7 @@ def learn(
     """
     from quickstudy.artifact import extend
     from quickstudy.data.labelled import read_labelled
+    from quickstudy.evaluation.held_out import held_out
     from quickstudy.learning import and_unlabelled, begin_by_name, grow_by_name
 
     bare = None if unlabelled is None else read_unlabelled(model, unlabelled)
@@ -202,6 +233,8 @@ def learn(
         return begun
     labels: Labels
     if gives_many(model):
+        if share_kept is not None:
+            refuse_many(model, "--unknown")
         texts, labels, _ = read_many(model, str(support))
         x = as_inputs(model, texts)
     else:
@@ -210,7 +243,7 @@ def learn(
         x, labels = as_inputs(model, examples.x), examples.labels
         if bare is not None:
             x, labels = and_unlabelled(x, examples.labels, bare)
-    return extend(
+    task = extend(
         model,
         begun,
         x,
@@ -220,6 +253,10 @@ def learn(
         after=after,
         new_classes=new_classes,
     )
+    if share_kept is not None:
+        left = held_out(model, x, labels, class_names=classes, description=description)
+        task.rejection = left.rejection(share_kept)
+    return task
 
 
 def read_unlabelled(model: Artifact, path: Path) -> Inputs:

@@ -30,6 +30,7 @@ from quickstudy.estimator.inputs import (
     texts_of,
 )
 from quickstudy.estimator.tables import coding_of, entries_of
+from quickstudy.evaluation.held_out import held_out
 from quickstudy.learning import and_unlabelled, begin_by_name, grow_by_name
 from quickstudy.likelihood import Bernoulli
 from quickstudy.naming import Description
@@ -109,6 +110,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         description: Description = "",
         after: FewShotClassifier | None = None,
         unlabelled: Any = None,
+        unknown: bool | float = False,
     ) -> Self:
         """Learn a task from its examples and forget any earlier one.
 
@@ -119,14 +121,23 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             description: what the task says of itself, in words or numbers, if the artifact reads it.
             after: a classifier that has learned the task before in a stream, whose memory this one starts from.
             unlabelled: examples whose class nobody has said, to learn from too; a few hundred tell already.
+            unknown: learn from the examples, too, when another is of none of the classes, for ``predict(reject=True)``
+                (:meth:`quickstudy.evaluation.held_out.HeldOut.rejection`). A number is the share of those of a class
+                that are to be answered, True is 0.95.
 
         Raises:
             ValueError: the examples are not of the artifact's kind, or of one class only; there are none, but a task
-                came before.
+                came before; ``unknown`` without examples or after another task.
             ArtifactError: the artifact reads no names, or no such description; ``after`` has another artifact, or one
-                without memory; the artifact learns nothing from examples without a label.
+                without memory; the artifact learns nothing from examples without a label; ``unknown`` where no class
+                has two examples.
         """
-        return self._begin(X, y, classes, description, after, unlabelled)
+        if unknown and (X is None or after is not None):
+            raise ValueError(
+                "What is of no class is learned from the examples of a task that begins by itself; give examples, and "
+                "leave after out."
+            )
+        return self._begin(X, y, classes, description, after, unlabelled, unknown=unknown)
 
     def partial_fit(
         self, X: Any = None, y: Any = None, classes: Any = None, *, unlabelled: Any = None
@@ -193,7 +204,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             reject: answer ``None`` where an example is like no class; the array is then one of objects.
 
         Raises:
-            ArtifactError: examples are to be refused, but the artifact has not learned when.
+            ArtifactError: examples are to be refused, but neither ``fit`` nor the artifact has learned when.
         """
         if not reject:
             p = self.predict_proba(X)
@@ -207,11 +218,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def unknown_score(self, X: Any) -> Array:
         """How little each example is like any class, (example,); ``predict`` may refuse what is above a threshold.
 
-        Score and threshold were learned from classes that the artifact was not trained on, by ``quickstudy evaluate
-        ARTIFACT --unknown`` or :func:`quickstudy.evaluation.unknown.fit_rejection`.
+        Score and threshold were learned from the examples by ``fit(unknown=True)``, or from classes that the artifact
+        was not trained on, by ``quickstudy evaluate ARTIFACT --unknown`` or
+        :func:`quickstudy.evaluation.unknown.fit_rejection`.
 
         Raises:
-            ArtifactError: the artifact has learned none.
+            ArtifactError: neither was.
         """
         return self._judged(X).scores.cpu().numpy()
 
@@ -233,6 +245,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         description: Description,
         after: FewShotClassifier | None,
         unlabelled: Any,
+        *,
+        unknown: bool | float = False,
     ) -> Self:
         previous = previous_task(after)
         self.artifact_ = artifact_to_start_from(self.artifact, self.device)
@@ -262,14 +276,18 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "another class."
             )
         note_texts(self.artifact_.learner.encoder, X, labels)
+        examples, names = self._and(x, labels, unlabelled), self._names()
         self.task_ = extend(
             self.artifact_,
             None,
-            *self._and(x, labels, unlabelled),
-            class_names=self._names(),
+            *examples,
+            class_names=names,
             description=description,
             after=previous,
         )
+        if unknown:
+            left = held_out(self.artifact_, *examples, class_names=names, description=description)
+            self.task_.rejection = left.rejection(0.95 if unknown is True else unknown)
         return self
 
     def _and(

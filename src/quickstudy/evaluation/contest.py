@@ -146,6 +146,18 @@ def vectors_of(x: Inputs, encoder: Encoder, device: torch.device | str) -> Tenso
         return encode(encoder, tree_map(lambda tensor: tensor.to(device)[None], x))[0].cpu()
 
 
+def encoded_names(names: Tensor, encoder: Encoder, device: torch.device | str) -> Tensor:
+    """What an encoder that reads names makes of those of some classes, (class, width), padding of one without a name.
+
+    Where no class has a name, that is what comes back.
+    """
+    if not names.shape[1]:
+        return names
+    parts = names.split(EXAMPLES_AT_ONCE)
+    vectors = torch.cat([vectors_of(part, encoder, device) for part in parts])
+    return vectors.masked_fill(~present(names)[:, None], WORD_PADDING)
+
+
 class FixedPool(PoolSource):
     """A source of one split that is at hand already."""
 
@@ -176,18 +188,13 @@ class EncodedPool(FixedPool):
         count = pool.examples
         self.known = torch.zeros(count, dtype=torch.bool)
         x = torch.zeros(count, encoder.width, dtype=example.dtype)
-        called = self._names(pool.names) if names and pool.names.shape[1] else pool.names
+        called = encoded_names(pool.names, encoder, device) if names else pool.names
         super().__init__(dataclasses.replace(pool, x=x, names=called))
 
     def encoded(self, rows: Tensor) -> Tensor:
         """Vectors (row, width) of some rows."""
         x = tree_map(lambda tensor: tensor[rows], self.raw)
         return vectors_of(x, self.encoder, self.device)
-
-    def _names(self, names: Tensor) -> Tensor:
-        parts = names.split(EXAMPLES_AT_ONCE)
-        vectors = torch.cat([vectors_of(part, self.encoder, self.device) for part in parts])
-        return vectors.masked_fill(~present(names)[:, None], WORD_PADDING)
 
     def require(self, rows: Tensor) -> None:
         """Make sure that these rows of the pool can be read."""
@@ -232,6 +239,16 @@ class Contestant(NamedTuple):
     """What must be in evaluation mode."""
     bare: bool = False
     """It can answer without examples: it reads the names of the classes, and they have names; or it predicts values."""
+
+
+def learns_from_features(learner: Learner) -> bool:
+    """Whether a learner answers the same when its encoder has read every example once, beforehand."""
+    fixed = learner.fixed_encoding and not learner.inner_loop
+    # Who reads names otherwise than the encoder of the examples does needs them as they are.
+    reads_otherwise = bool(getattr(learner, "names", False)) and not isinstance(
+        learner.encoder, Tokenizes
+    )
+    return fixed and not reads_otherwise
 
 
 def on_features(learner: Learner, width: int) -> Learner:
@@ -305,9 +322,7 @@ class Contest:
             without_unlabelled: what to call the same learner as it answers without those examples that have no label.
         """
         reads = bool(getattr(learner, "names", False))
-        # Who reads names otherwise than the encoder of the examples does needs them as they are.
-        fixed = learner.fixed_encoding and not learner.inner_loop
-        if source is None and fixed and (not reads or isinstance(learner.encoder, Tokenizes)):
+        if source is None and learns_from_features(learner):
             source = self.encoded(learner.encoder, names=reads)
             if source is not None:
                 learner = on_features(learner, learner.encoder.width)

@@ -15,7 +15,7 @@ from quickstudy.data.source import Split, TaskSource
 from quickstudy.evaluation.asking import Asked, ask
 from quickstudy.evaluation.measures import summary
 from quickstudy.learners.base import Learner
-from quickstudy.rejection import SCORES, Rejection, ScoreName
+from quickstudy.rejection import SCORES, Rejection, ScoreName, threshold_that_keeps
 
 
 def fit_rejection(
@@ -73,14 +73,8 @@ def fit_rejection(
 
 
 def threshold_of(asked: Asked, name: ScoreName, share_kept: float) -> float:
-    """The smallest score that so large a share of the queries of known classes does not exceed.
-
-    Of n scores it is number ``⌈(n + 1) share⌉``, so that a further query of such tasks keeps to it as often as was said
-    (Vovk et al. 2005, Algorithmic Learning in a Random World), or the largest, where n is small.
-    """
-    scores = asked.scores[name][asked.known].sort().values
-    place = min(len(scores), -int(-(len(scores) + 1) * share_kept // 1))
-    return float(scores[place - 1])
+    """The smallest score that so large a share of the queries of known classes does not exceed."""
+    return threshold_that_keeps(asked.scores[name][asked.known], share_kept)
 
 
 def area(asked: Asked, name: ScoreName) -> Tensor:
