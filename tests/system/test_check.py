@@ -70,6 +70,16 @@ def test_numbers_are_checked_too_and_folds_can_be_chosen(
     assert [each["name"] for each in found["classes"]] == ["class 0", "class 1", "class 2"]
 
 
+def test_rows_of_a_table_are_checked_by_the_model_that_ships(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"{10 * (i % 2) + i / 9},{i % 5},{'ab'[i % 2]}" for i in range(20)]
+    (tmp_path / "rows.csv").write_text("\n".join(["x,y,label", *rows]) + "\n")
+    assert main(["check", "tables", str(tmp_path / "rows.csv"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["right"], found["asked"], found["folds"]) == (20, 20, 5)
+
+
 def test_a_task_learns_from_its_examples_what_is_of_no_class(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,7 +90,7 @@ def test_an_encoder_of_texts_reads_examples_and_names_once() -> None:
     read = artifact.learner.encoder
     calls: list[int] = []
     read.register_forward_hook(lambda module, x, out: calls.append(len(out)))
-    x = read.tokenize(LABELS)  # type: ignore[operator]
+    x = read.tokenize([f"{label} {place}" for place, label in enumerate(LABELS)])  # type: ignore[operator]
     found = held_out(artifact, x, LABELS)
     assert sum(calls) == len(LABELS) + len(NAMES)
     rest = _dealt(found.y, found.asked, found.folds, 0) != 0
@@ -128,6 +128,16 @@ def test_who_is_alone_in_its_class_is_asked_about_only_where_names_are_read() ->
     assert held_out(made(meta_transformer()), x, labels).asked.all()
     with pytest.raises(ArtifactError, match="3 examples of 3 classes leave none to ask about"):
         held_out(made(ProtoNet(encoder())), x[:3], NAMES)
+
+
+def test_copies_are_left_out_together() -> None:
+    artifact, x = made(ProtoNet(encoder())), points(LABELS)
+    found = held_out(artifact, torch.cat([x, x[:1]]), [*LABELS, LABELS[0]], folds=9)
+    once = held_out(artifact, x, LABELS, folds=9)
+    torch.testing.assert_close(found.outputs[9], found.outputs[0])
+    torch.testing.assert_close(found.outputs[0], once.outputs[0])
+    pair = held_out(artifact, torch.cat([x[:8], x[:1]]), [*LABELS[:8], "ddd"])
+    assert not pair.asked[-1]
 
 
 def test_examples_without_a_label_are_learned_from_and_not_asked_about() -> None:

@@ -99,14 +99,14 @@ def check(
             seed=seed,
             progress=progress,
         )
-    contents = [str(each) for each in contents_of(examples.x, examples.origins)]
+    contents = contents_of(examples.x, examples.origins)
     if as_json:
         print_json(checked_as_json(found, examples.origins, contents))
     else:
         print_checked(found, examples.origins, contents)
 
 
-def checked_as_json(found: HeldOut, origins: list[str], contents: list[str]) -> dict[str, Any]:
+def checked_as_json(found: HeldOut, origins: list[str], contents: list[Any]) -> dict[str, Any]:
     """All of it as one JSON object; ``wrong`` are places in ``answers``, the surest first."""
     share, least, most = found.accuracy()
     chances, names = found.probabilities, found.class_names
@@ -149,7 +149,7 @@ def by_class(found: HeldOut) -> list[tuple[str, int, int, dict[str, int]]]:
     return rows
 
 
-def print_checked(found: HeldOut, origins: list[str], contents: list[str]) -> None:
+def print_checked(found: HeldOut, origins: list[str], contents: list[Any]) -> None:
     """The same for a person."""
     rows = []
     for name, total, right, others in by_class(found):
@@ -166,7 +166,7 @@ def print_checked(found: HeldOut, origins: list[str], contents: list[str]) -> No
         return
     rows = []
     for i in wrong[:MOST_WRONG]:
-        text = contents[i] if len(contents[i]) <= LONGEST else f"{contents[i][: LONGEST - 1]}…"
+        text = shown(contents[i])
         chances, label = found.probabilities[i], int(found.y[i])
         cells = [
             f"{found.class_names[each]} ({percent(float(chances[each]))})"
@@ -179,3 +179,13 @@ def print_checked(found: HeldOut, origins: list[str], contents: list[str]) -> No
         rows,
         title=f"Hard, or with a wrong label, the surest answers first{more}",
     )
+
+
+def shown(content: str | list[float]) -> str:
+    """A text or some numbers, as a cell of a table has room for them.
+
+    >>> shown([0.5, 2.0]), len(shown("long " * 20))
+    ('0.5, 2', 60)
+    """
+    text = content if isinstance(content, str) else ", ".join(f"{each:g}" for each in content)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

@@ -243,7 +243,8 @@ class Contestant(NamedTuple):
 
 def learns_from_features(learner: Learner) -> bool:
     """Whether a learner answers the same when its encoder has read every example once, beforehand."""
-    fixed = learner.fixed_encoding and not learner.inner_loop
+    # An encoder of tables makes no vector of a row by itself.
+    fixed = learner.fixed_encoding and not learner.inner_loop and learner.encoder.width > 0
     # Who reads names otherwise than the encoder of the examples does needs them as they are.
     reads_otherwise = bool(getattr(learner, "names", False)) and not isinstance(
         learner.encoder, Tokenizes

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from quickstudy.adapted import fingerprints
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import NO_LABEL, Context, Inputs, Task, collate, leaves, take_tasks
 from quickstudy.evaluation.contest import (
@@ -137,10 +138,10 @@ def held_out(
 ) -> HeldOut:
     """Let each example of a task be answered by a task that learned others.
 
-    The examples of each class are dealt to as many parts, and what is learned from all parts but one is asked about
-    that one (Stone 1974, Cross-Validatory Choice and Assessment of Statistical Predictions; Geisser 1975). By default a
-    part has one example of each class. One example alone is not left out: the others of its class would be fewer than
-    those of any other, so that it would be answered as another class too often.
+    The examples of each class are dealt to as many parts, copies to the same, and what is learned from all parts but
+    one is asked about that one (Stone 1974, Cross-Validatory Choice and Assessment of Statistical Predictions; Geisser
+    1975). By default a part has one example of each class. One example alone is not left out: the others of its class
+    would be fewer than those of any other, so that it would be answered as another class too often.
 
     Args:
         artifact: what learns, of one class for each example.
@@ -170,7 +171,9 @@ def held_out(
     names, y = numbered(artifact, None, labels, class_names, new_classes=False)
     context = new_context(names, learner, torch.device("cpu"), description)
     called, said = context.names[0], context.description[0]
-    counts = torch.bincount(y[y != NO_LABEL], minlength=len(names))
+    first = _first_like(x)
+    own = (y != NO_LABEL) & (first == torch.arange(len(y)))
+    counts = torch.bincount(y[own], minlength=len(names))
     asked = (y != NO_LABEL) & ((counts[y.clamp(min=0)] > 1) | bool(called.shape[1]))
     if int(asked.sum()) < 2:
         raise ArtifactError(
@@ -183,7 +186,8 @@ def held_out(
     if folds is None:
         folds = max(2, min(int(counts.max()), FOLDS if once else FEWER_FOLDS))
     whole = Task(x, y, x, y.clamp(min=0), len(names), said, called)
-    part = _dealt(y, asked, folds, seed)
+    # Copies are left out together, or one would answer for another.
+    part = torch.where(asked, _dealt(y, asked & own, folds, seed)[first], -1)
     outside = [(part == fold).nonzero()[:, 0] for fold in range(int(part.max()) + 1)]
     tasks = [_without(whole, rows) for rows in outside]
     outputs = torch.zeros(len(y), len(names), dtype=torch.float64)
@@ -202,6 +206,12 @@ def _without(whole: Task, rows: Tensor) -> Task:
         query_x=take_tasks(whole.query_x, rows),
         query_y=whole.query_y[rows],
     )
+
+
+def _first_like(x: Inputs) -> Tensor:
+    """For each example, the place of the first that is the same, int64 (example,)."""
+    places: dict[str, int] = {}
+    return torch.tensor([places.setdefault(mark, i) for i, mark in enumerate(fingerprints(x))])
 
 
 def _dealt(y: Tensor, asked: Tensor, folds: int, seed: int) -> Tensor:
