@@ -189,11 +189,8 @@ def held_out(
     # Copies are left out together, or one would answer for another.
     part = torch.where(asked, _dealt(y, asked & own, folds, seed)[first], -1)
     outside = [(part == fold).nonzero()[:, 0] for fold in range(int(part.max()) + 1)]
-    tasks = [_without(whole, rows) for rows in outside]
-    outputs = torch.zeros(len(y), len(names), dtype=torch.float64)
-    for rows, found in zip(outside, _answered(learner, tasks, device, progress), strict=True):
-        outputs[rows] = found
-    return HeldOut(names, y, asked, outputs, len(outside))
+    outputs = _answered(learner, whole, outside, device, progress)
+    return HeldOut(names, y, part >= 0, outputs, len(outside))
 
 
 def _without(whole: Task, rows: Tensor) -> Task:
@@ -231,20 +228,22 @@ def _encoded(learner: Learner, x: Inputs, device: torch.device) -> Tensor:
 
 
 def _answered(
-    learner: Learner, tasks: list[Task], device: torch.device, progress: Progress | None
-) -> list[Tensor]:
-    """Logits of each task, float64 (query, way)."""
-    first, found = tasks[0], list[Tensor]()
-    bytes_of_task = sum(leaf.nbytes for leaf in leaves((first.support_x, first.query_x)))
+    learner: Learner,
+    whole: Task,
+    outside: list[Tensor],
+    device: torch.device,
+    progress: Progress | None,
+) -> Tensor:
+    """Logits of each example, float64 (example, way), of the task that has not learned the part that it is in."""
+    outputs = torch.zeros(len(whole.support_y), whole.way, dtype=torch.float64)
+    bytes_of_task = sum(leaf.nbytes for leaf in leaves(whole.support_x))
     step = min(TASKS_AT_ONCE, max(1, BYTES_AT_ONCE // bytes_of_task))
     with answering(learner, device):
-        for start in range(0, len(tasks), step):
-            some = tasks[start : start + step]
-            outputs = answer_batch(learner, collate(some).to(device)).double().cpu()
-            found += [
-                each[: len(task.query_y), : task.way]
-                for each, task in zip(outputs, some, strict=True)
-            ]
+        for start in range(0, len(outside), step):
+            some = outside[start : start + step]
+            tasks = collate([_without(whole, rows) for rows in some]).to(device)
+            for rows, found in zip(some, answer_batch(learner, tasks).cpu(), strict=True):
+                outputs[rows] = found[: len(rows)].double()
             if progress is not None:
-                progress(len(found), len(tasks))
-    return found
+                progress(start + len(some), len(outside))
+    return outputs
