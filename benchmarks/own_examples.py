@@ -9,9 +9,9 @@ kept and how many of the others refused; beside it one threshold for all, from t
 each of those areas. Then one example is given another class of the task, at random: ``found_first`` is how often it is
 the surest of the wrong answers, ``found`` how often among them. Nothing here was chosen on these corpora.
 
-FOLDER holds a folder for each corpus.
+FOLDER holds a folder for each corpus. Corpora that were tried before stay in the results.
 
-python benchmarks/own_examples.py FOLDER [--tasks 60] [--smoke]
+python benchmarks/own_examples.py FOLDER [--corpora huffpost trec short_texts] [--tasks 60] [--smoke]
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from torch import Tensor
 from quickstudy.answering import answer, judge
 from quickstudy.artifact import Artifact, load_artifact
 from quickstudy.build import build_source, located
+from quickstudy.data.calling import tokens_of
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.source import DataNote, PoolSource
 from quickstudy.evaluation.compare import TextTask, TextTasks
@@ -37,13 +38,13 @@ from quickstudy.evaluation.measures import summary
 from quickstudy.evaluation.unknown import fit_rejection
 from quickstudy.learning import extend
 from quickstudy.rejection import Rejection
-from record import record
+from record import earlier, record
 
 AREAS = "short_texts,validation=0,test=0.1"
 """Those that the training of the artifact left for validation."""
 CORPORA = {"huffpost": "huffpost", "trec": "trec,protocol=all", "short_texts": AREAS}
 SHAPES = ((3, 5), (5, 8), (10, 4))
-"""Classes of a task, and examples of each."""
+"""Classes of a task, and examples of each; TREC has too few kinds with questions enough for the last."""
 STRANGE, QUERIES = 5, 10
 SHARES = (0.95, 0.8)
 OTHER = EpisodeDesign(10, 8, 5)
@@ -68,8 +69,8 @@ def split_up(task: TextTask, way: int) -> tuple[TextTask, list[str]]:
 def measured(artifact: Artifact, whole: TextTask, way: int, other: Rejection, seed: int) -> Any:
     """All figures of one task, by name."""
     task, strange = split_up(whole, way)
-    tokens = artifact.learner.encoder.tokenize  # type: ignore[operator]
-    x, asked, others = (tokens(texts) for texts in (task.texts, task.asked, strange))
+    encoder = artifact.learner.encoder
+    x, asked, others = (tokens_of(each, encoder) for each in (task.texts, task.asked, strange))
     learned = extend(artifact, None, x, task.labels)
     right = torch.tensor([learned.class_names.index(each) for each in task.right])
     accuracy = float((answer(artifact, learned, asked).argmax(1) == right).double().mean())
@@ -118,6 +119,7 @@ def main() -> None:
     warnings.simplefilter("ignore", DataNote)
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path, help="holds a folder for each corpus")
+    parser.add_argument("--corpora", nargs="+", default=list(CORPORA), choices=CORPORA)
     parser.add_argument("--tasks", type=int, default=60)
     parser.add_argument("--smoke", action="store_true", help="try everything, keep nothing")
     chosen = parser.parse_args()
@@ -127,24 +129,22 @@ def main() -> None:
     areas = build_source("short_texts,test=0")
     areas.prepare(artifact.learner.encoder)
     other = fit_rejection(artifact.learner, areas, design=OTHER, episodes=count, score="similarity")
-    corpora: dict[str, Any] = {}
-    for name, spec in CORPORA.items():
-        source = build_source(located(spec, chosen.folder))
+    corpora = earlier("own_examples", "corpora")
+    for name in chosen.corpora:
+        source = build_source(located(CORPORA[name], chosen.folder))
         assert isinstance(source, PoolSource)
         source.prepare(artifact.learner.encoder)
+        shapes = SHAPES[:1] if chosen.smoke else SHAPES[:2] if name == "trec" else SHAPES
         corpora[name] = {}
-        for way, shot in SHAPES[: 1 if chosen.smoke else None]:
+        for way, shot in shapes:
             design = EpisodeDesign(way + STRANGE, shot, QUERIES)
             tasks = TextTasks(source, "test", design, episodes=count, seed=0)
             rows = [measured(artifact, tasks[i], way, other, i) for i in range(count)]
             corpora[name][f"{way}-way {shot}-shot"] = summaries(rows)
             print(name, way, shot, corpora[name][f"{way}-way {shot}-shot"], flush=True)
     settings = {"threads": 1, "tasks": count, "queries": QUERIES, "strange": STRANGE}
-    record(
-        "own_examples",
-        settings | {"artifact": artifact.id, "corpora": corpora},
-        keep=not chosen.smoke,
-    )
+    found = settings | {"artifact": artifact.id, "corpora": corpora}
+    record("own_examples", found, keep=not chosen.smoke)
 
 
 if __name__ == "__main__":
