@@ -1,17 +1,17 @@
 """What a task's own examples tell of it: how often it will be right, what is of none of its classes, and wrong labels.
 
-The artifact ``text`` learns tasks of corpora that it was not trained on: the test topics of HuffPost's headlines, all
-kinds of questions of TREC, the areas that it left out of the texts that come with quickstudy. A task is asked about 10
-texts of each class and about 10 of each of five further classes, which are of none. What is told of it by its own
-examples (``held_out``), of which one of each class is left out at a time, or every example by itself, stands beside
-what these show: the accuracy, and at the threshold that is to keep a share of the texts of its classes, how many are
-kept and how many of the others refused; beside it one threshold for all, from tasks of 10 classes and 8 examples of
-each of those areas. Then one example is given another class of the task, at random: ``found_first`` is how often it is
-the surest of the wrong answers, ``found`` how often among them. Nothing here was chosen on these corpora.
+The artifact ``text`` learns tasks of corpora that it was not trained on: the test topics of HuffPost's headlines and
+all kinds of questions of TREC. A task is asked about 10 texts of each class and about 10 of each of five further
+classes, which are of none. What is told of it by its own examples (``held_out``), of which one of each class is left
+out at a time, or every example by itself, stands beside what these show: the accuracy, and at the threshold that is to
+keep a share of the texts of its classes, how many are kept and how many of the others refused; beside it one threshold
+for all, from tasks of 10 classes and 8 examples of each of areas that the artifact left out of the texts that come with
+quickstudy. Then one example is given another class of the task, at random: ``found_first`` is how often it is the
+surest of the wrong answers, ``found`` how often among them. Nothing here was chosen on these corpora.
 
 FOLDER holds a folder for each corpus. Corpora that were tried before stay in the results.
 
-python benchmarks/own_examples.py FOLDER [--corpora huffpost trec short_texts] [--tasks 60] [--smoke]
+python benchmarks/own_examples.py FOLDER [--corpora huffpost trec] [--tasks 60] [--smoke]
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ from quickstudy.learning import extend
 from quickstudy.rejection import Rejection
 from record import earlier, record
 
-AREAS = "short_texts,validation=0,test=0.1"
-"""Those that the training of the artifact left for validation."""
-CORPORA = {"huffpost": "huffpost", "trec": "trec,protocol=all", "short_texts": AREAS}
+CORPORA = {"huffpost": "huffpost", "trec": "trec,protocol=all"}
 SHAPES = ((3, 5), (5, 8), (10, 4))
 """Classes of a task, and examples of each; TREC has too few kinds with questions enough for the last."""
 STRANGE, QUERIES = 5, 10

@@ -253,6 +253,24 @@ def test_the_guide_to_texts_says_what_areas_teach() -> None:
         assert said in plain
 
 
+def test_the_guides_say_what_a_task_tells_of_itself() -> None:
+    found = figures("own_examples")
+    assert found["artifact"] == load_artifact("text").id
+    checked, none = (
+        (ROOT / "docs" / "how-to" / f"{name}.md").read_text(encoding="utf-8")
+        for name in ("check-a-task", "say-none-of-these")
+    )
+    for by_shape in found["corpora"].values():
+        for each in by_shape.values():
+            parts, alone = each["one of each class"], each["one by one"]
+            assert abs(parts["above"]["mean"]) < abs(alone["above"]["mean"])
+            cells = (percent(score) for score in (each["accuracy"], parts["told"], alone["told"]))
+            assert f"| {' | '.join(cells)} |" in checked
+            rows = (each[name] for name in ("keep 0.95", "keep 0.8", "another shape"))
+            cells = (f"{100 * row[key]['mean']:.1f}" for row in rows for key in ("kept", "refused"))
+            assert f"| {' | '.join(cells)} |" in none
+
+
 def test_the_guide_to_gradients_says_what_threads_bring() -> None:
     guide = (ROOT / "docs" / "how-to" / "adapt-by-gradients.md").read_text(encoding="utf-8")
     found = figures("task_threads")["models"]
