@@ -232,7 +232,7 @@ def side_by_side(
 def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, nargs="+", default=[60.0, 120.0, 180.0, 300.0])
+    parser.add_argument("--seconds", type=float, nargs="+", default=[180.0, 300.0])
     parser.add_argument("--rates", type=float, nargs="+", help="to choose from, of all methods")
     parser.add_argument("--runs", type=Path, default=Path("runs/families"))
     parser.add_argument("--tasks", type=int, default=2000)
