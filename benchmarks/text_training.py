@@ -4,7 +4,7 @@ The layers of MiniLM are trained by prototypes on all intents of CLINC150 and BA
 et al. 2020), the opening intents and the single acts of users of Schema-Guided Dialogue (Rastogi et al. 2020), the
 intents of NLU++ (Casanueva et al. 2022), what dialogues and sentences of Wikipedia are about (FewRel, Han et al. 2018),
 and the texts of many areas that come with quickstudy; ``--without`` leaves one out. Half of the tasks have classes near
-one another. What is kept are adapters that hold most of the change. They are scored, as the shipped artifact ``text``
+one another. What is kept are adapters that hold a part of the change. They are scored, as the shipped artifact ``text``
 uses them, by logistic regression in which the name of a class counts for two more examples. The tests have all classes
 of corpora that took no part: the test topics of HuffPost and of Reuters, all kinds of questions of TREC, areas that
 were left out of the texts that come with quickstudy, and the set that was left out. Every way of learning has the same

@@ -21,6 +21,9 @@ SCORES: tuple[ScoreName, ...] = get_args(ScoreName)
 PRIOR = 16.0
 """So many examples the variances from training classes count for, beside those of the task itself."""
 
+SHARE_KEPT = 0.95
+"""Of the queries that are of a class, the share that is answered with one, unless another is asked for."""
+
 FACT = "rejection"
 """Under which an artifact keeps its threshold among its facts."""
 
@@ -52,6 +55,16 @@ def output_scores(outputs: Tensor, context: Context) -> dict[ScoreName, Tensor]:
         "similarity": -logits.amax(-1),
         "energy": -logits.logsumexp(-1),
     }
+
+
+def check_share(share_kept: float) -> None:
+    """Refuse what is no share of queries to keep.
+
+    Raises:
+        ValueError: it is not between 0 and 1.
+    """
+    if not 0 < share_kept < 1:
+        raise ValueError(f"The share kept must lie between 0 and 1; found {share_kept}.")
 
 
 def threshold_that_keeps(scores: Tensor, share: float) -> float:

@@ -6,12 +6,15 @@ import resource
 import signal
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
-from toy import ToySource
+from toy import ToySource, toy_config
 
 from quickstudy import report
+from quickstudy.artifact import save_artifact
+from quickstudy.build import build_learner
 from quickstudy.data import SOURCES
 
 
@@ -29,6 +32,14 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[ToySource]]:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def toy_model(toy: type[ToySource], tmp_path: Path) -> Path:
+    """An untrained model that compares the numbers themselves, more or less."""
+    config = toy_config()
+    save_artifact(tmp_path / "artifact", build_learner(config.learner, config.encoder), config, {})
+    return tmp_path / "artifact"
 
 
 @pytest.fixture

@@ -8,10 +8,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from toy import ToySource, toy_config
+from toy import ToySource
 
-from quickstudy.artifact import save_artifact
-from quickstudy.build import build_learner
 from quickstudy.cli import main
 
 GUIDES = Path(__file__).parents[2] / "docs/how-to"
@@ -28,13 +26,6 @@ def table(path: Path, *, planted: bool = False) -> Path:
     rows += [(PLANTED, "delivery")] if planted else []
     path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
     return path
-
-
-@pytest.fixture
-def of_numbers(toy: type[ToySource], tmp_path: Path) -> Path:
-    config = toy_config()
-    save_artifact(tmp_path / "model", build_learner(config.learner, config.encoder), config, {})
-    return tmp_path / "model"
 
 
 def test_a_wrong_label_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,15 +47,13 @@ def test_a_wrong_label_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_numbers_are_checked_too_and_folds_can_be_chosen(
-    of_numbers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    toy_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pool = ToySource().pool("test")
     rows = [[*row, f"class {c}"] for c in range(3) for row in pool.of_class(c)[:5].tolist()]
     lines = ["a,b,c,d,label", *(",".join(map(str, row)) for row in rows)]
     (tmp_path / "own.csv").write_text("\n".join(lines) + "\n")
-    assert (
-        main(["check", str(of_numbers), str(tmp_path / "own.csv"), "--folds", "3", "--json"]) == 0
-    )
+    assert main(["check", str(toy_model), str(tmp_path / "own.csv"), "--folds", "3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["folds"], found["asked"]) == (3, 15)
     assert [each["name"] for each in found["classes"]] == ["class 0", "class 1", "class 2"]
@@ -110,7 +99,7 @@ def test_what_cannot_be_learned_is_refused(
     assert said in capsys.readouterr().err
 
 
-def test_a_model_of_numbers_says_how_it_is_scored(
+def test_a_model_toy_model_says_how_it_is_scored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check", "tables/values", str(table(tmp_path / "tickets.csv"))]) == 2
@@ -118,10 +107,10 @@ def test_a_model_of_numbers_says_how_it_is_scored(
 
 
 def test_one_example_of_each_class_is_too_few(
-    of_numbers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    toy_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "few.csv").write_text("a,b,c,d,label\n1,2,3,4,x\n4,3,2,1,y\n")
-    assert main(["check", str(of_numbers), str(tmp_path / "few.csv")]) == 1
+    assert main(["check", str(toy_model), str(tmp_path / "few.csv")]) == 1
     assert "give at least two of each class" in capsys.readouterr().err
 
 

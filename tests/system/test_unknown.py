@@ -7,11 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from toy import ToySource, toy_config
+from toy import ToySource
 
 from quickstudy.answering import rejection_of
-from quickstudy.artifact import ArtifactError, load_artifact, save_artifact
-from quickstudy.build import build_learner
+from quickstudy.artifact import ArtifactError, load_artifact
 from quickstudy.cli import main
 from quickstudy.data.source import Split
 from quickstudy.pretrained import shipped
@@ -26,11 +25,8 @@ def write_table(path: Path, rows: list[list[float]], labels: list[str] | None = 
 
 
 @pytest.fixture
-def model(toy: type[ToySource], tmp_path: Path) -> Path:
-    """An untrained model that compares the numbers themselves, more or less."""
-    config = toy_config()
-    save_artifact(tmp_path / "artifact", build_learner(config.learner, config.encoder), config, {})
-    return tmp_path / "artifact"
+def model(toy_model: Path) -> Path:
+    return toy_model
 
 
 def adapted(model: Path, tmp_path: Path) -> Path:

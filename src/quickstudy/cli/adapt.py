@@ -15,6 +15,7 @@ from quickstudy.cli.values import learn_values
 
 if TYPE_CHECKING:
     from quickstudy.artifact import AdaptedTask, Artifact
+    from quickstudy.data.labelled import Labelled
     from quickstudy.episode import Inputs
     from quickstudy.labelling import Labels
     from quickstudy.naming import Description
@@ -149,7 +150,7 @@ def adapt(
     previous = None if after is None else load_task(after, model)
     check_place(previous, place)
     values = model.learner.likelihood.of_values
-    named = None if classes is None else [name.strip() for name in classes.split(",")]
+    named = names_in(classes)
     if begun is not None and (describe or (named and not new_classes)):
         raise WrongUse(
             "A task has its classes and says what it is about when it begins; leave --classes and --describe out, or "
@@ -210,7 +211,6 @@ def learn(
         WrongUse: there are neither examples nor names; examples without a label for a model of many labels.
     """
     from quickstudy.artifact import extend
-    from quickstudy.data.labelled import read_labelled
     from quickstudy.evaluation.held_out import held_out
     from quickstudy.learning import and_unlabelled, begin_by_name, grow_by_name
 
@@ -239,10 +239,7 @@ def learn(
         x = as_inputs(model, texts)
     else:
         fewest = 2 if begun is None and classes is None else 1
-        examples = read_labelled(str(support), **model.inputs, fewest_classes=fewest)
-        x, labels = as_inputs(model, examples.x), examples.labels
-        if bare is not None:
-            x, labels = and_unlabelled(x, examples.labels, bare)
+        _, x, labels = read_support(model, support, bare, fewest_classes=fewest)
     task = extend(
         model,
         begun,
@@ -257,6 +254,29 @@ def learn(
         left = held_out(model, x, labels, class_names=classes, description=description)
         task.rejection = left.rejection(share_kept)
     return task
+
+
+def read_support(
+    model: Artifact, support: Path, bare: Inputs | None, *, fewest_classes: int
+) -> tuple[Labelled, Inputs, Labels]:
+    """Labelled examples as they stand in a folder or file; as the model takes them, others behind; and their labels."""
+    from quickstudy.data.labelled import read_labelled
+    from quickstudy.learning import and_unlabelled
+
+    examples = read_labelled(str(support), **model.inputs, fewest_classes=fewest_classes)
+    x = as_inputs(model, examples.x)
+    if bare is None:
+        return examples, x, examples.labels
+    return examples, *and_unlabelled(x, examples.labels, bare)
+
+
+def names_in(classes: str | None) -> list[str] | None:
+    """The names that a person typed with commas between.
+
+    >>> names_in("red fox, wolf")
+    ['red fox', 'wolf']
+    """
+    return None if classes is None else [name.strip() for name in classes.split(",")]
 
 
 def read_unlabelled(model: Artifact, path: Path) -> Inputs:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quickstudy.cli.adapt import read_unlabelled, said
-from quickstudy.cli.asking import as_inputs, contents_of
+from quickstudy.cli.adapt import names_in, read_support, read_unlabelled, said
+from quickstudy.cli.asking import contents_of
 from quickstudy.cli.console import percent, print_json, print_result, print_table, progress_bar
 from quickstudy.cli.errors import WrongUse
 from quickstudy.cli.many import refuse_many
@@ -70,10 +70,7 @@ def check(
       quickstudy check runs/demo/artifact photos --json
     """
     from quickstudy.artifact import load_artifact
-    from quickstudy.data.labelled import read_labelled
     from quickstudy.evaluation.held_out import held_out
-    from quickstudy.labelling import Labels
-    from quickstudy.learning import and_unlabelled
 
     model = load_artifact(artifact)
     refuse_many(model, "check")
@@ -82,12 +79,10 @@ def check(
             "This model predicts numbers, and check is for classes; score it with: quickstudy predict TASK TABLE "
             "--labelled."
         )
-    named = None if classes is None else [name.strip() for name in classes.split(",")]
-    examples = read_labelled(str(support), **model.inputs, fewest_classes=2 if named is None else 1)
-    labels: Labels = examples.labels
-    x = as_inputs(model, examples.x)
-    if unlabelled is not None:
-        x, labels = and_unlabelled(x, examples.labels, read_unlabelled(model, unlabelled))
+    named = names_in(classes)
+    bare = None if unlabelled is None else read_unlabelled(model, unlabelled)
+    fewest = 2 if named is None else 1
+    examples, x, labels = read_support(model, support, bare, fewest_classes=fewest)
     with progress_bar("Leaving out") as progress:
         found = held_out(
             model,
@@ -111,6 +106,7 @@ def checked_as_json(found: HeldOut, origins: list[str], contents: list[Any]) -> 
     share, least, most = found.accuracy()
     chances, names = found.probabilities, found.class_names
     asked = found.asked.nonzero()[:, 0].tolist()
+    places = {i: place for place, i in enumerate(asked)}
     return {
         "accuracy": share,
         "accuracy_low": least,
@@ -122,7 +118,7 @@ def checked_as_json(found: HeldOut, origins: list[str], contents: list[Any]) -> 
             {"name": name, "asked": total, "right": right, "taken_for": others}
             for name, total, right, others in by_class(found)
         ],
-        "wrong": [asked.index(i) for i in found.wrong()],
+        "wrong": [places[i] for i in found.wrong()],
         "answers": [
             {
                 "origin": origins[i],

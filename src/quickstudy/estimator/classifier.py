@@ -37,6 +37,7 @@ from quickstudy.naming import Description
 from quickstudy.nn.encoders import VectorEncoder
 from quickstudy.nn.tables import TableEncoder
 from quickstudy.pretrained import shipped
+from quickstudy.rejection import SHARE_KEPT
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -287,7 +288,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         if unknown:
             left = held_out(self.artifact_, *examples, class_names=names, description=description)
-            self.task_.rejection = left.rejection(0.95 if unknown is True else unknown)
+            self.task_.rejection = left.rejection(SHARE_KEPT if unknown is True else unknown)
         return self
 
     def _and(

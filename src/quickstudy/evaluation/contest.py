@@ -29,6 +29,7 @@ from quickstudy.episode import (
     Inputs,
     labelled,
     leaves,
+    take_tasks,
     tree_map,
     without_support,
 )
@@ -141,9 +142,18 @@ def is_inductive(learner: Learner, episode: Episode, *, device: torch.device | s
 
 
 def vectors_of(x: Inputs, encoder: Encoder, device: torch.device | str) -> Tensor:
-    """What an encoder makes of examples (example, …), (example, width), computed on ``device`` and kept on the CPU."""
+    """What an encoder makes of examples (example, …), (example, width), computed on ``device`` and kept on the CPU.
+
+    They pass through it :data:`EXAMPLES_AT_ONCE` at a time.
+    """
+    count = len(leaves(x)[0])
+    pieces = (slice(at, at + EXAMPLES_AT_ONCE) for at in range(0, max(count, 1), EXAMPLES_AT_ONCE))
     with answering(encoder, device):
-        return encode(encoder, tree_map(lambda tensor: tensor.to(device)[None], x))[0].cpu()
+        found = [
+            encode(encoder, tree_map(lambda tensor: tensor.to(device)[None], take_tasks(x, piece)))
+            for piece in pieces
+        ]
+    return torch.cat([each[0].cpu() for each in found])
 
 
 def encoded_names(names: Tensor, encoder: Encoder, device: torch.device | str) -> Tensor:
@@ -153,8 +163,7 @@ def encoded_names(names: Tensor, encoder: Encoder, device: torch.device | str) -
     """
     if not names.shape[1]:
         return names
-    parts = names.split(EXAMPLES_AT_ONCE)
-    vectors = torch.cat([vectors_of(part, encoder, device) for part in parts])
+    vectors = vectors_of(names, encoder, device)
     return vectors.masked_fill(~present(names)[:, None], WORD_PADDING)
 
 
@@ -193,8 +202,7 @@ class EncodedPool(FixedPool):
 
     def encoded(self, rows: Tensor) -> Tensor:
         """Vectors (row, width) of some rows."""
-        x = tree_map(lambda tensor: tensor[rows], self.raw)
-        return vectors_of(x, self.encoder, self.device)
+        return vectors_of(take_tasks(self.raw, rows), self.encoder, self.device)
 
     def require(self, rows: Tensor) -> None:
         """Make sure that these rows of the pool can be read."""

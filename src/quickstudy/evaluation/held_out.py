@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +16,6 @@ from quickstudy.durable import ArtifactError
 from quickstudy.episode import NO_LABEL, Context, Inputs, Task, collate, leaves, take_tasks
 from quickstudy.evaluation.contest import (
     BYTES_AT_ONCE,
-    EXAMPLES_AT_ONCE,
     TASKS_AT_ONCE,
     Progress,
     answer_batch,
@@ -30,7 +30,14 @@ from quickstudy.learners.base import Learner
 from quickstudy.learning import check_finite
 from quickstudy.likelihood import Categorical
 from quickstudy.naming import Description, new_context
-from quickstudy.rejection import Rejection, ScoreName, output_scores, threshold_that_keeps
+from quickstudy.rejection import (
+    SHARE_KEPT,
+    Rejection,
+    ScoreName,
+    check_share,
+    output_scores,
+    threshold_that_keeps,
+)
 
 if TYPE_CHECKING:
     from quickstudy.artifact import Artifact
@@ -57,17 +64,17 @@ class HeldOut:
     outputs: Tensor
     folds: int
 
-    @property
+    @cached_property
     def answers(self) -> Tensor:
         """The likeliest class of each example, int64 (example,)."""
         return self.outputs.argmax(-1)
 
-    @property
+    @cached_property
     def right(self) -> Tensor:
         """Whether each example was answered rightly, bool (example,)."""
         return self.asked & (self.answers == self.y)
 
-    @property
+    @cached_property
     def probabilities(self) -> Tensor:
         """Of each class, (example, way)."""
         return self.outputs.softmax(-1)
@@ -95,7 +102,9 @@ class HeldOut:
         surer = (chances.amax(1) - own)[rows]
         return [int(row) for row in rows[surer.argsort(descending=True, stable=True)]]
 
-    def rejection(self, share_kept: float = 0.95, score: ScoreName = "similarity") -> Rejection:
+    def rejection(
+        self, share_kept: float = SHARE_KEPT, score: ScoreName = "similarity"
+    ) -> Rejection:
         """When an input is of none of the classes: where it is less like them than the examples are to others.
 
         Args:
@@ -105,8 +114,7 @@ class HeldOut:
         Raises:
             ValueError: a share that is none, or a score that needs more than the outputs.
         """
-        if not 0 < share_kept < 1:
-            raise ValueError(f"The share kept must lie between 0 and 1; found {share_kept}.")
+        check_share(share_kept)
         way = len(self.class_names)
         classes = torch.ones(1, way, dtype=torch.bool)
         context = Context(classes, torch.zeros(1, 0), torch.zeros(1, way, 0))
@@ -181,7 +189,8 @@ def held_out(
         )
     once, device = learns_from_features(learner), next(learner.parameters()).device
     if once:
-        x, called = _encoded(learner, x, device), encoded_names(called, learner.encoder, device)
+        x = vectors_of(x, learner.encoder, device)
+        called = encoded_names(called, learner.encoder, device)
         learner = on_features(learner, learner.encoder.width)
     if folds is None:
         folds = max(2, min(int(counts.max()), FOLDS if once else FEWER_FOLDS))
@@ -219,12 +228,6 @@ def _dealt(y: Tensor, asked: Tensor, folds: int, seed: int) -> Tensor:
     part = torch.full_like(y, -1)
     part[order] = torch.arange(len(order)) % folds
     return part
-
-
-def _encoded(learner: Learner, x: Inputs, device: torch.device) -> Tensor:
-    """What the encoder makes of each example, (example, width)."""
-    pieces = torch.arange(len(leaves(x)[0])).split(EXAMPLES_AT_ONCE)
-    return torch.cat([vectors_of(take_tasks(x, rows), learner.encoder, device) for rows in pieces])
 
 
 def _answered(

@@ -15,7 +15,14 @@ from quickstudy.data.source import Split, TaskSource
 from quickstudy.evaluation.asking import Asked, ask
 from quickstudy.evaluation.measures import summary
 from quickstudy.learners.base import Learner
-from quickstudy.rejection import SCORES, Rejection, ScoreName, threshold_that_keeps
+from quickstudy.rejection import (
+    SCORES,
+    SHARE_KEPT,
+    Rejection,
+    ScoreName,
+    check_share,
+    threshold_that_keeps,
+)
 
 
 def fit_rejection(
@@ -25,7 +32,7 @@ def fit_rejection(
     design: EpisodeDesign,
     episodes: int,
     seed: int = 0,
-    share_kept: float = 0.95,
+    share_kept: float = SHARE_KEPT,
     score: ScoreName | None = None,
     split: Split = "validation",
     device: torch.device | str = "cpu",
@@ -51,8 +58,7 @@ def fit_rejection(
         raise ValueError(
             "A threshold is learned from validation or training classes; found the split 'test', which only judges it."
         )
-    if not 0 < share_kept < 1:
-        raise ValueError(f"The share kept must lie between 0 and 1; found {share_kept}.")
+    check_share(share_kept)
     if score is not None and score not in SCORES:
         raise ValueError(f"The score must be one of {', '.join(SCORES)}; found {score!r}.")
     asked = ask(

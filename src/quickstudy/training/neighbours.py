@@ -10,8 +10,8 @@ from torch import Tensor
 
 from quickstudy.data.mixture import Mixture
 from quickstudy.data.source import DataError, Pool, PoolSource, Split, TaskSource
-from quickstudy.episode import Inputs, tree_map
-from quickstudy.evaluation.contest import EXAMPLES_AT_ONCE, vectors_of
+from quickstudy.episode import Inputs, take_tasks
+from quickstudy.evaluation.contest import vectors_of
 from quickstudy.nn.encoders import Encoder
 
 EXAMPLES = 4
@@ -79,10 +79,6 @@ def class_vectors(pool: Pool, encoder: Encoder) -> Tensor:
     place = torch.arange(len(which)) - (counts.cumsum(0) - counts)[which]
     rows = pool.starts[which] + place
     device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
-
-    def encoded(part: Tensor) -> Tensor:
-        return vectors_of(tree_map(lambda tensor: tensor[part], pool.x), encoder, device)
-
-    vectors = torch.cat([encoded(part) for part in rows.split(EXAMPLES_AT_ONCE)])
+    vectors = vectors_of(take_tasks(pool.x, rows), encoder, device)
     sums = vectors.new_zeros(pool.classes, vectors.shape[1]).index_add_(0, which, vectors)
     return sums / counts[:, None].clamp(min=1)
