@@ -56,17 +56,18 @@ COMMON = {
     "validation": {"shot": 5, "queries": 25, "episodes": 256, "every": 250},
     "training": {"weight_decay": 0.01, "schedule": "cosine", "average": 0.99, "warmup": 50},
 }
+SHAPED: dict[str, Any] = {"name": "meta_transformer", "bottleneck": 32}
 PROCESS: dict[str, Any] = {"name": "neural_process", "width": 64, "layers": 4, "heads": 4}
 MAML: dict[str, Any] = {"name": "maml", "rates": "tensor", "rate": 0.001, "steps": 5}
 CONFIGS: dict[str, dict[str, Any]] = {
     "in_context": {"learner": PROCESS, "encoder": "raw"},
     "maml": {"learner": MAML, "encoder": {"name": "vector", "width": 64, "layers": 2}},
     "mmaml": {
-        "learner": {"name": "meta_transformer", "learner": MAML},
+        "learner": SHAPED | {"learner": MAML},
         "encoder": {"name": "vector", "width": 64, "layers": 2},
     },
     "meta_in_context": {
-        "learner": {"name": "meta_transformer", "learner": PROCESS},
+        "learner": SHAPED | {"learner": PROCESS},
         "encoder": "raw",
     },
 }

@@ -227,6 +227,7 @@ ROWS = [
     ),
     Row("meta_transformer", "meta_transformer", WITH_MEMORY),
     Row("meta_transformer-lora", "meta_transformer", WITH_MEMORY | {"shape": "lora", "rank": 2}),
+    Row("meta_transformer-bottleneck", "meta_transformer", WITH_MEMORY | {"bottleneck": 3}),
     Row(
         "meta_transformer-in_context",
         "meta_transformer",

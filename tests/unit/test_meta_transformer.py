@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -87,10 +88,14 @@ def test_the_short_way_of_an_episode_is_adapting_and_predicting(
     close(learner.outputs(found), answer(learner, found))
 
 
+@pytest.mark.parametrize("bottleneck", [0, 3])
 @pytest.mark.parametrize("kind", ["film", "lora"])
-def test_layers_shaped_for_a_batch_are_layers_with_the_weights_of_each_task(kind: str) -> None:
+def test_layers_shaped_for_a_batch_are_layers_with_the_weights_of_each_task(
+    kind: Literal["film", "lora"], bottleneck: int
+) -> None:
     net = encoder().double()
-    modulation = shaken(Modulation({"encoder": net}, 4, kind=kind, rank=2))  # type: ignore[arg-type]
+    plain = Modulation({"encoder": net}, 4, kind=kind, rank=2, bottleneck=bottleneck)
+    modulation = shaken(plain)
     assert isinstance(modulation, Modulation)
     numbers = modulation(torch.randn(2, 4, dtype=torch.float64))
     x = torch.randn(2, 5, 3, dtype=torch.float64)

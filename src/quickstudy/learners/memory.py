@@ -68,6 +68,7 @@ class MetaTransformer(Learner):
         learner: what is wrapped. Without an inner loop, it is given what the encoder makes of the examples.
         shape: ``film``, ``lora`` or ``none``: how θ' differs from θ.
         rank: of ``lora``.
+        bottleneck: numbers that h_t is squeezed into before it shapes, which makes a training step cheaper; 0: none.
         names: read the names of classes, and descriptions in words: by the encoder itself if it reads text, else byte
             by byte (:class:`quickstudy.nn.words.NameReader`).
         numbers: of a description in numbers; 0: tasks have none.
@@ -109,6 +110,7 @@ class MetaTransformer(Learner):
         learner: Builder = ProtoNet,
         shape: Shape = "film",
         rank: int = 4,
+        bottleneck: int = 0,
         names: bool = False,
         numbers: int = 0,
         values: int = 0,
@@ -148,7 +150,9 @@ class MetaTransformer(Learner):
         self.gate = nn.Linear(2 * width, width)
         self.modulation: Modulation | None = None
         if shape != "none":
-            self.modulation = Modulation(self.parts, slots * width, kind=shape, rank=rank)
+            self.modulation = Modulation(
+                self.parts, slots * width, kind=shape, rank=rank, bottleneck=bottleneck
+            )
             self._check_shaped()
         self.describer = Describer(
             encoder.width,

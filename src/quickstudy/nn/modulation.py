@@ -30,8 +30,9 @@ class Modulation(nn.Module):
     ``lora``  linear maps W                ``W' = W + U diag(s) V``, U and V learned      s, as many as the rank
     ========  ===========================  =============================================  ========================
 
-    The numbers are linear in h and begin at zero, so that ``θ' = θ`` before training. A block is modulated once, behind
-    its attention: the norm before it and the maps that make queries, keys and values are left as they are.
+    The numbers are linear in h, ``P h`` or ``P B h``, and begin at zero, so that ``θ' = θ`` before training. A block is
+    modulated once, behind its attention: the norm before it and the maps that make queries, keys and values are left as
+    they are.
 
     Perez et al. 2018, FiLM: Visual Reasoning with a General Conditioning Layer; Hu et al. 2022, LoRA. Differs from the
     papers: FiLM scales what norms give; the scales of a low-rank step, rather than its matrices, are the task's own.
@@ -41,9 +42,11 @@ class Modulation(nn.Module):
         width: of h.
         kind: ``film`` or ``lora``.
         rank: of a low-rank step.
+        bottleneck: rows of B, for so many numbers say all that shapes the weights; 0: no B. P is large, and a step of
+            Muon, which works with the square of its smaller side, then takes a fraction of the time.
 
     Raises:
-        ValueError: there is no such layer, an unknown kind, or a rank below 1.
+        ValueError: there is no such layer, an unknown kind, a rank below 1, or a bottleneck below 0.
 
     >>> norm = nn.LayerNorm(3)
     >>> modulation = Modulation({"norm": norm}, width=2)
@@ -55,7 +58,13 @@ class Modulation(nn.Module):
     """
 
     def __init__(
-        self, parts: Mapping[str, nn.Module], width: int, *, kind: Kind = "film", rank: int = 4
+        self,
+        parts: Mapping[str, nn.Module],
+        width: int,
+        *,
+        kind: Kind = "film",
+        rank: int = 4,
+        bottleneck: int = 0,
     ) -> None:
         super().__init__()
         if kind not in get_args(Kind):
@@ -64,6 +73,8 @@ class Modulation(nn.Module):
             )
         if rank < 1:
             raise ValueError(f"The rank must be at least 1; found {rank}.")
+        if bottleneck < 0:
+            raise ValueError(f"The bottleneck must be at least 0; found {bottleneck}.")
         self.kind = kind
         layers = _layers(parts, kind)
         if not layers:
@@ -76,7 +87,8 @@ class Modulation(nn.Module):
             name: 2 * layer.normalized_shape[0] if isinstance(layer, nn.LayerNorm) else rank
             for name, layer in layers.items()
         }
-        self.produce = nn.Linear(width, sum(self.sizes.values()))
+        self.squeeze = nn.Linear(width, bottleneck) if bottleneck else None
+        self.produce = nn.Linear(bottleneck or width, sum(self.sizes.values()))
         nn.init.zeros_(self.produce.weight)
         nn.init.zeros_(self.produce.bias)
         self.down, self.up = nn.ParameterDict(), nn.ParameterDict()
@@ -90,6 +102,8 @@ class Modulation(nn.Module):
 
     def forward(self, h: Tensor) -> Coefficients:
         """The numbers of each layer, (task, …), from what describes the tasks (task, width)."""
+        if self.squeeze is not None:
+            h = self.squeeze(h)
         return dict(
             zip(self.sizes, self.produce(h).split(list(self.sizes.values()), -1), strict=True)
         )

@@ -43,12 +43,14 @@ def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
     products: dict[int, Iterator[Tensor]] = {}
     for side in {len(each) for each in wide}:
         gram = torch.stack([each @ each.T for each in wide if len(each) == side])
-        product = torch.eye(side, dtype=gram.dtype, device=gram.device)
-        for _ in range(ITERATIONS):
+        product: Tensor | None = None
+        for left in reversed(range(ITERATIONS)):
             factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
             factor.diagonal(dim1=1, dim2=2).add_(a)
-            product = factor @ product
-            gram = factor @ gram @ factor
+            product = factor if product is None else factor @ product
+            if left:
+                gram = factor @ gram @ factor
+        assert product is not None
         products[side] = iter(product)
     found = [next(products[len(each)]) @ each for each in wide]
     return [f if f.shape == m.shape else f.T for f, m in zip(found, matrices, strict=True)]
