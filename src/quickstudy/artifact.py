@@ -32,6 +32,7 @@ from quickstudy.durable import (
     ArtifactError,
     aside,
     canonical,
+    finite,
     sha256_of,
     swap_in,
     sync_folder,
@@ -176,7 +177,7 @@ def save_artifact(
         "scores": dict(scores),
         "facts": dict(facts or {}),
     }
-    record = json.loads(json.dumps(record, default=str))  # as it will be read again
+    record = finite(json.loads(json.dumps(record, default=str)))  # as it will be read again
     record["sha256"] = sha256_of(canonical(record))
     parameters = sum(parameter.numel() for parameter in learner.parameters())
     files = {
@@ -309,6 +310,11 @@ def load_artifact(path: str | Path, device: str | torch.device = "cpu") -> Artif
     if not path.exists() and aside(path).exists():
         aside(path).replace(path)
     path = place_of(path)
+    if path.is_file():
+        raise ArtifactError(
+            f"{path} is a file, and a model is a folder; name the folder that training left, or text or tables, which "
+            "ship with quickstudy."
+        )
     if not (path / "config.json").exists() and (path / "artifact" / "config.json").exists():
         path = path / "artifact"
     record = _read_record(path)

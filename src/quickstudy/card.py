@@ -91,8 +91,11 @@ def _score(name: str, score: Any) -> str:
     )
     design = shot if score.get("metric") == "mean_squared_error" else f"{way} {shot}"
     form = ".3g" if score.get("metric") == "mean_squared_error" else ".4f"
-    mean = f"{score['mean']:{form}} ± {score.get('ci95', float('nan')):{form}}"
-    return f"| {name} | {score.get('metric', 'score')}, {design} | {mean} | {score.get('episodes', '?')} |"
+    mean, half = (
+        "not finite" if score.get(each) is None else f"{score[each]:{form}}"
+        for each in ("mean", "ci95")
+    )
+    return f"| {name} | {score.get('metric', 'score')}, {design} | {mean} ± {half} | {score.get('episodes', '?')} |"
 
 
 def model_card(record: Mapping[str, Any], config: RunConfig, *, parameters: int, name: str) -> str:

@@ -144,7 +144,7 @@ class TrainingConfig(_Part):
         optimizer: muon, whose steps turn every matrix equally fast in all directions, or adamw, which is the safer
             choice for weights that were trained elsewhere.
         weight_decay: of matrices, which are drawn to zero by ``rate · weight_decay`` of themselves in a step.
-        warmup: steps over which the rate rises; it falls to zero afterwards.
+        warmup: steps over which the rate rises, at most a third of all; it falls to zero afterwards.
         schedule: how the rate falls: linear, or along a cosine.
         clip: largest norm of the gradient; 0 for no limit.
         accumulate: batches of tasks for one step.

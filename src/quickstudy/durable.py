@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +23,19 @@ class ArtifactError(ValueError):
 def canonical(value: Any) -> bytes:
     """One spelling of a JSON value, for checksums."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def finite(value: Any) -> Any:
+    """The same tree of what JSON holds, with nothing in place of a number that JSON has no word for.
+
+    >>> finite({"mean": math.nan, "rows": [1.0, math.inf]})
+    {'mean': None, 'rows': [1.0, None]}
+    """
+    if isinstance(value, Mapping):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sha256_of(*parts: bytes) -> str:

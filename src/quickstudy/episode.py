@@ -241,7 +241,7 @@ def collate(tasks: Sequence[Task]) -> Episode:
     def examples(xs: list[Inputs], ys: list[Tensor]) -> Examples:
         return Examples(
             x=tree_map(lambda *each: pad_stack(each), *xs),
-            y=pad_stack(ys, value=0),
+            y=pad_stack([y if y.is_floating_point() else y.long() for y in ys], value=0),
             mask=_mask([len(y) for y in ys]),
         )
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quickstudy.episode import Context, Examples, tree_map
+from quickstudy.episode import Context, EpisodeError, Examples, tree_map
 
 Labels = Literal["one", "many"]
 """Whether an example is of one class, or may have any number of labels."""
@@ -61,6 +61,28 @@ class Likelihood(ABC):
     metric: ClassVar[str]
     of_values: ClassVar[bool] = True
     """It is of numbers; or else of classes or labels, which have names."""
+    whole: ClassVar[bool] = False
+    """y is the number of a class, counted from 0; or else floats."""
+
+    def check(self, examples: Examples) -> None:
+        """Refuse examples whose y is of another kind.
+
+        Raises:
+            EpisodeError: it is.
+        """
+        if examples.y.is_floating_point() != self.whole:
+            return
+        kind = str(examples.y.dtype).removeprefix("torch.")
+        if self.whole:
+            raise EpisodeError(
+                f"The labels are {kind}, which are numbers to predict, but this learner tells classes apart; give "
+                "int64 numbers of classes, or choose a learner that predicts numbers, such as neural_process, or maml "
+                "with values=1."
+            )
+        raise EpisodeError(
+            f"The labels are {kind}, which are numbers of classes, but this learner predicts floats; give floats, or "
+            "choose a learner that tells classes apart."
+        )
 
     @abstractmethod
     def width(self, way: int) -> int:
@@ -91,6 +113,7 @@ class Categorical(Likelihood):
 
     metric = "accuracy"
     of_values = False
+    whole = True
 
     def __init__(self, *, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = label_smoothing

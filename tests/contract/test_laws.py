@@ -1,4 +1,4 @@
-"""The nine laws that every learner obeys; the rows are in ``learner_table.py``."""
+"""The laws that every learner obeys; the rows are in ``learner_table.py``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from quickstudy.episode import (
     tree_map,
     without_support,
 )
-from quickstudy.learners import LEARNERS, Learner
+from quickstudy.learners import LEARNERS, Learner, Tables
 from quickstudy.nn.encoders import VectorEncoder
 
 close = torch.testing.assert_close
@@ -223,6 +223,17 @@ def test_a_saved_learner_gives_the_same_outputs_bit_for_bit(
             value.zero_()
     fresh.load_state_dict(load(save(learner.state_dict())))
     assert torch.equal(answer(fresh, episode), answer(learner, episode))
+
+
+def test_fewer_digits_are_no_obstacle(learner: Learner, episode: Episode) -> None:
+    learner.bfloat16()
+    half = tree_map(lambda x: x.bfloat16() if x.is_floating_point() else x, episode)
+    if isinstance(learner, Tables):
+        with pytest.raises(ValueError, match="float32 or float64"):
+            answer(learner, half)
+        return
+    assert answer(learner, half).isfinite().all()
+    assert learner(half).isfinite()
 
 
 def test_one_task_can_be_sliced_out_of_a_state(learner: Learner, episode: Episode) -> None:

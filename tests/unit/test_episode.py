@@ -150,3 +150,10 @@ def test_examples_of_another_size_cannot_be_added(shape: tuple[int, ...]) -> Non
 
     with pytest.raises(EpisodeError, match=r"Cannot put|bring them to that size"):
         concatenate(examples((1, 1, 5)), examples(shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.int64])
+def test_whole_labels_become_numbers_of_classes(dtype: torch.dtype) -> None:
+    y = torch.arange(3).to(dtype)
+    found = collate([Task(torch.zeros(3, 2), y, torch.zeros(3, 2), y, way=3)])
+    assert found.support.y.dtype == found.query.y.dtype == torch.int64

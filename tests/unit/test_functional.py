@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.episode import Context, Episode, Examples
+from quickstudy.episode import Context, Episode, Examples, Task, collate
 from quickstudy.functional import (
     InnerLoop,
     Weights,
@@ -24,9 +24,11 @@ from quickstudy.functional import (
     keep_large_blocks,
     kernels,
     over_tasks,
+    settle,
 )
 from quickstudy.functional import descent as descent_module
 from quickstudy.functional.sweep import Plan
+from quickstudy.learners import MAML
 from quickstudy.nn.encoders import VectorEncoder
 from quickstudy.nn.layers import Transformer
 
@@ -378,3 +380,59 @@ def test_the_allocator_is_told_both_thresholds(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Library)
     assert keep_large_blocks() is True
     assert told == {-3: kernels.LARGEST_KEPT_BLOCK, -1: kernels.LARGEST_KEPT_BLOCK}
+
+
+@pytest.mark.parametrize("strategy", ["unroll", "first", "sweep", "sqrt", "fd"])
+def test_the_order_in_which_an_update_names_the_weights_means_nothing(strategy: str) -> None:
+    def loss(w: Weights, shared: Weights, x: Tensor) -> Tensor:
+        return (w["a"] - x).square().sum() + (w["b"] + x).square().sum()
+
+    def update(w: Weights, g: Weights, shared: Weights, k: int) -> Weights:
+        return {"b": w["b"] - 0.1 * g["b"], "a": w["a"] - 0.1 * g["a"]}
+
+    start = {name: torch.zeros(1, 1, requires_grad=True) for name in "ab"}
+    end = descend(InnerLoop(loss, update, 2), start, {}, torch.ones(1, 1), strategy=strategy)  # type: ignore[arg-type]
+    assert {name: round(value.item(), 6) for name, value in end.items()} == {"a": 0.36, "b": -0.36}
+    rest = settle(
+        InnerLoop(loss, update, 200), start, {}, torch.ones(1, 1), penalty=1.0, solver_steps=2
+    )
+    close(rest["a"], torch.full((1, 1), 2 / 3))
+    close(rest["b"], torch.full((1, 1), -2 / 3))
+
+
+@pytest.mark.parametrize("names", ["a", "abc"])
+def test_an_update_gives_every_weight_and_no_other(names: str) -> None:
+    def update(w: Weights, g: Weights, shared: Weights, k: int) -> Weights:
+        return dict.fromkeys(names, g["a"])
+
+    start = {name: torch.zeros(1, 1) for name in "ab"}
+    loop = InnerLoop(lambda w, shared, x: w["a"].sum() + w["b"].sum(), update, 1)
+    with pytest.raises(ValueError, match=f"missing or unknown: {'b' if names == 'a' else 'c'}"):
+        descend(loop, start, {}, torch.ones(1, 1))
+
+
+@pytest.mark.parametrize("strategy", ["auto", "unroll", "sweep", "sqrt"])
+def test_a_transform_takes_the_derivative_of_a_whole_step(strategy: str) -> None:
+    torch.manual_seed(0)
+    learner = MAML(VectorEncoder(4, width=8, layers=1), steps=2, strategy=strategy).double()  # type: ignore[arg-type]
+    y = torch.arange(3)
+    tasks = [Task(*(torch.randn(3, 4).double(), y) * 2, way=3) for _ in range(2)]
+    episode = collate(tasks)
+    weights = {name: value.detach() for name, value in learner.named_parameters()}
+    found = torch.func.grad(lambda w: torch.func.functional_call(learner, w, (episode,)))(weights)
+    learner(episode).backward()
+    for name, value in learner.named_parameters():
+        close(found[name], torch.zeros_like(value) if value.grad is None else value.grad)
+
+
+def test_where_a_loop_rests_has_no_derivative_inside_a_transform() -> None:
+    loop = InnerLoop(lambda w, shared, x: (w["a"] - x).square().sum(), descent(), 3)
+
+    def end(start: Tensor) -> Tensor:
+        found = settle(loop, {"a": start}, {}, torch.ones(1, 1), penalty=1.0, solver_steps=1)
+        return found["a"].sum()
+
+    with pytest.raises(
+        ValueError, match=r"inside a transform such as torch\.func\.grad; call backward"
+    ):
+        torch.func.grad(end)(torch.zeros(1, 1))

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from learner_table import image_encoder, ragged_episode, ragged_tasks, shaken, vector_encoder
-from quickstudy.episode import Context, Episode, Examples, Task, collate, take_tasks
+from quickstudy.episode import (
+    Context,
+    Episode,
+    EpisodeError,
+    Examples,
+    Task,
+    collate,
+    take_tasks,
+)
 from quickstudy.functional import exact_derivatives
 from quickstudy.learners.base import Learner
 from quickstudy.learners.closed_form import LinearHead, Ridge
@@ -342,3 +350,20 @@ def test_nothing_is_carried_to_the_next_task_by_default() -> None:
     support, _, context = collate([vector_task()])
     assert learner.carry(learner.adapt(support, context)) is None
     assert isinstance(context, Context)
+
+
+def test_labels_of_another_kind_are_refused_by_a_sentence() -> None:
+    y = torch.arange(3.0)
+    numbers = collate([Task(torch.zeros(3, 6), y, torch.zeros(3, 6), y, way=3)])
+    with pytest.raises(
+        EpisodeError, match=r"labels are float32, .* tells classes apart; give int64"
+    ):
+        ProtoNet(vector_encoder())(numbers)
+    classes = collate([vector_task()])
+    with pytest.raises(EpisodeError, match=r"labels are int64, .* predicts floats; give floats"):
+        MAML(vector_encoder(), values=3)(classes)
+
+
+def test_another_module_than_an_encoder_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"stands on a .*Encoder.*; found Linear\. Derive your own"):
+        ProtoNet(nn.Linear(4, 2))  # type: ignore[arg-type]

@@ -195,3 +195,22 @@ def test_an_open_design_can_be_filled(
 def test_counts_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DataError, match=re.escape("add up to 3 examples, but 4")):
         Pool(torch.zeros(4, 1), torch.tensor([1, 2]), ["a", "b"], torch.zeros(2).long(), ["all"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class_names": ["a", "b"]}, "3 classes, but 2 class_names; give one of each class"),
+        ({"groups": torch.zeros(4, dtype=torch.int64)}, "3 classes, but 4 groups"),
+    ],
+)
+def test_what_is_told_of_classes_is_told_of_each(change: dict, message: str) -> None:
+    options = {
+        "x": torch.zeros(6, 2),
+        "counts": torch.full((3,), 2),
+        "class_names": ["a", "b", "c"],
+        "groups": torch.zeros(3, dtype=torch.int64),
+        "group_names": ["all"],
+    }
+    with pytest.raises(DataError, match=message):
+        Pool(**(options | change))

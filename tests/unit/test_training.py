@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import sys
@@ -17,6 +18,7 @@ sys.path.append(str(Path(__file__).parents[1] / "system"))
 from toy import ToySource, rows, signal_at, toy_config
 
 from quickstudy import training
+from quickstudy.artifact import load_artifact, save_artifact
 from quickstudy.build import build_learner
 from quickstudy.config import ConfigError, RunConfig, with_overrides
 from quickstudy.data import SOURCES
@@ -25,6 +27,7 @@ from quickstudy.data.source import DataError
 from quickstudy.episode import Episode, tree_map
 from quickstudy.learners.context import InContext
 from quickstudy.learners.metric import ProtoNet
+from quickstudy.likelihood import Categorical
 from quickstudy.training import Interrupted, TrainingError, train
 from quickstudy.training.module import MetaTraining
 from quickstudy.training.optimizer import Muon
@@ -329,3 +332,59 @@ def test_malware_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(training.lightning, "__version__", "2.6.3")
     with pytest.raises(TrainingError, match="malware"):
         train(toy_config(), tmp_path / "run")
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "nats"])
+def test_weights_whose_answers_are_finite_are_preferred_to_any_others(
+    metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = Categorical.task_nll
+    calls = []
+
+    def broken_at_first(self: Categorical, *given: Any) -> torch.Tensor:
+        found = plain(self, *given)
+        if torch.is_grad_enabled():
+            return found
+        calls.append(1)
+        return found * math.nan if len(calls) <= 1 else found
+
+    monkeypatch.setattr(Categorical, "task_nll", broken_at_first)
+    monkeypatch.setattr(Categorical, "metric", metric)
+    config = with_overrides(toy_config(steps=6), ["validation.every=2", "validation.episodes=2"])
+    artifact = train(config, tmp_path, progress=False)
+    assert artifact.facts["training"]["best_step"] > 2
+    warned = [each for each in caplog.messages if "not finite" in each]
+    assert len(warned) == 1
+    assert warned[0].startswith("After step 2 the answers to some validation tasks are not finite;")
+    assert "Lower training.rate (0.01)" in warned[0]
+
+
+def test_scores_that_are_not_finite_leave_a_json_that_everybody_reads(tmp_path: Path) -> None:
+    def no_constant(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    learner = build_learner(toy_config().learner, toy_config().encoder)
+    scores = {"validation": {"metric": "accuracy", "mean": math.nan, "ci95": math.inf}}
+    save_artifact(tmp_path / "artifact", learner, toy_config(), scores)
+    text = (tmp_path / "artifact" / "config.json").read_text()
+    assert json.loads(text, parse_constant=no_constant)["scores"]["validation"]["mean"] is None
+    assert load_artifact(tmp_path / "artifact").scores["validation"]["ci95"] is None
+    assert "not finite ± not finite" in (tmp_path / "artifact" / "README.md").read_text()
+
+
+def test_a_run_does_not_end_before_the_step_it_has_reached(tmp_path: Path) -> None:
+    train(toy_config(steps=6), tmp_path, progress=False)
+    before = (tmp_path / "config.yaml").read_bytes()
+    with pytest.raises(ConfigError, match="has 6 steps already and cannot end after 4; set"):
+        train(toy_config(steps=4), tmp_path, resume=True, progress=False)
+    assert (tmp_path / "config.yaml").read_bytes() == before
+    assert train(toy_config(steps=6), tmp_path, resume=True, progress=False).scores
+
+
+def test_warmup_takes_a_third_of_a_short_run_at_most() -> None:
+    config = toy_config(steps=9, warmup=50, rate=1.0, schedule="linear")
+    module = MetaTraining(build_learner(config.learner, config.encoder), config)
+    rates = []
+    for module.step in range(9):
+        rates.append(module.rate())
+    assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])

@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from quickstudy.durable import finite
+
 WIDEST = 10_000
 """Columns of a table that is not shown in a terminal."""
 
@@ -47,8 +49,8 @@ def print_result(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on standard output."""
-    print(json.dumps(value, ensure_ascii=False, indent=2), flush=True)
+    """One JSON object on standard output; null stands for a number that is not finite."""
+    print(json.dumps(finite(value), ensure_ascii=False, indent=2), flush=True)
 
 
 def print_table(headings: list[str], rows: list[list[str]], *, title: str | None = None) -> None:

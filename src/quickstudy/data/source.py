@@ -74,6 +74,11 @@ class Pool:
             raise DataError(
                 f"The pool's {told} add up to {total} examples, but {given} were given."
             )
+        for what, found in (("class_names", self.class_names), ("groups", self.groups)):
+            if len(found) != self.classes:
+                raise DataError(
+                    f"The pool has {self.classes} classes, but {len(found)} {what}; give one of each class."
+                )
         if len(self.names) != self.classes:
             object.__setattr__(self, "names", torch.zeros(self.classes, 0, dtype=torch.int64))
         if len(self.descriptions) != len(self.group_names):

@@ -76,6 +76,7 @@ def answer_batch(
     Before adapting, nothing is known of a task but how many classes it has: neither support nor names nor description.
     ``unlabelled``: examples without a label are learned from, too, by who can.
     """
+    learner.likelihood.check(episode.query)
     support, context = learned_from(learner, episode), episode.context
     if not unlabelled:
         support = labelled(support)

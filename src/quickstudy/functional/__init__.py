@@ -10,6 +10,7 @@ from quickstudy.functional.kernels import (
     inside_transform,
     keep_large_blocks,
     same_autocast,
+    widened,
 )
 from quickstudy.functional.loops import InnerLoop, Weights, over_tasks
 from quickstudy.functional.subsets import adapted_names
@@ -17,5 +18,5 @@ from quickstudy.functional.subsets import adapted_names
 __all__ = [
     "STRATEGIES", "Compiled", "InnerLoop", "Strategy", "Weights", "adapted_names", "added_up", "compiled",
     "conjugate_gradient", "descend", "exact_derivatives", "fitting_strategy", "full_precision", "in_pieces",
-    "inside_transform", "keep_large_blocks", "over_tasks", "same_autocast", "settle", "summed", "tied",
+    "inside_transform", "keep_large_blocks", "over_tasks", "same_autocast", "settle", "summed", "tied", "widened",
 ]  # fmt: skip

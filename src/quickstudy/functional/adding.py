@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from quickstudy.episode import Episode, Stream, take_tasks
+from quickstudy.functional.kernels import inside_transform
 
 Batch = TypeVar("Batch", bound=Episode | Stream)
 
@@ -26,7 +27,8 @@ def added_up(
 
     ``∇ mean_t L_t = Σ_pieces (n_piece / n) ∇ L_piece``. Each piece's graph is gone before the next one begins; the
     gradient is computed together with the loss and handed out by ``backward``. Under float16, whose gradients must be
-    scaled before they are computed, and where gradients are switched off, the whole loss is computed at once.
+    scaled before they are computed, where gradients are switched off, and inside a transform such as
+    ``torch.func.grad``, the whole loss is computed at once.
 
     Args:
         loss: of a batch of tasks or of streams, the mean of theirs.
@@ -88,10 +90,10 @@ def summed(
 
 
 def _whole(tensors: Sequence[Tensor]) -> bool:
-    """Whether gradients are not wanted, or may not be made before the whole loss has been scaled."""
+    """Whether gradients are not wanted, are a transform's, or may not be made before the whole loss is scaled."""
     device = tensors[0].device.type
     half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
-    return half or not torch.is_grad_enabled()
+    return half or not torch.is_grad_enabled() or inside_transform()
 
 
 class _Summed(torch.autograd.Function):

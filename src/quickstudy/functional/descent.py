@@ -62,7 +62,8 @@ def descend(
         weights: where each task begins, (task, …).
         shared: what all tasks share, without a task axis.
         data: of each task, a tree of tensors (task, …).
-        strategy: one of the table above; it makes no difference where gradients are switched off.
+        strategy: one of the table above; it makes no difference where gradients are switched off, and inside a
+            transform such as ``torch.func.grad`` all but ``first`` are ``unroll``.
         tasks_at_once: tasks that go side by side by ``vmap``; 1 takes one after the other without it.
 
     Returns:
@@ -92,7 +93,8 @@ def descend(
     side_by_side = tasks_at_once > 1 or inside_transform()
     if side_by_side or strategy not in ("first", "fd"):
         loop = with_exact_attention(loop)
-    if not torch.is_grad_enabled() or strategy in ("unroll", "first"):
+    # A transform makes the derivative itself, and none but the graph's can be made within one.
+    if not torch.is_grad_enabled() or strategy in ("unroll", "first") or inside_transform():
         first = strategy == "first"
         with SeparateScales() if side_by_side else nullcontext(), _branches_explained():
             return roll(loop, weights, shared, data, loop.numbers, tasks_at_once, first=first)
@@ -143,8 +145,10 @@ def graph_bytes(loop: InnerLoop, weights: Weights, shared: Weights, data: Any) -
 def fitting_strategy(loop: InnerLoop, weights: Weights, shared: Weights, data: Any) -> Strategy:
     """The fastest exact strategy that fits a quarter of the device's memory: unroll, else sweep, else sqrt.
 
-    One step of one task is taken to measure its graph.
+    One step of one task is taken to measure its graph. Inside a transform there is no choice.
     """
+    if inside_transform():
+        return "unroll"
     count = len(leaves(weights)[0])
     budget = SHARE_OF_MEMORY * device_memory(leaves(weights)[0].device)
     graph = graph_bytes(loop, weights, shared, data) * loop.steps * count

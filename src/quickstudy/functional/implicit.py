@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from quickstudy.episode import leaves
-from quickstudy.functional.kernels import full_precision
+from quickstudy.functional.kernels import full_precision, inside_transform
 from quickstudy.functional.loops import (
     InnerLoop,
     Weights,
@@ -129,7 +129,7 @@ def settle(
         Fast weights (task, …), differentiable once in θ and φ.
 
     Raises:
-        ValueError: data that require a gradient.
+        ValueError: data that require a gradient; a call inside a function transform.
 
     >>> loop = InnerLoop(
     ...     lambda w, shared, x: 0.5 * (w["a"] - x).square().sum(),
@@ -145,6 +145,11 @@ def settle(
         raise ValueError(
             "The implicit derivative passes no gradient to the data of a task, which were found to require one; detach "
             "them, or descend with the strategy unroll."
+        )
+    if inside_transform():
+        raise ValueError(
+            "The implicit derivative cannot be made inside a transform such as torch.func.grad; call backward, or "
+            "descend with the strategy unroll."
         )
     names = tuple(weights), tuple(shared)
     plan = Rest(with_exact_attention(loop), *names, data, penalty, solver_steps, tasks_at_once)

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 LARGEST_KEPT_BLOCK = 1 << 30
@@ -60,6 +61,15 @@ def same_autocast(device: str) -> Callable[[], AbstractContextManager[Any]]:
         return nullcontext
     dtype = torch.get_autocast_dtype(device)
     return lambda: torch.autocast(device, dtype=dtype)
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """The same numbers, with the digits of float32 if they have fewer: no decomposition has a kernel for those.
+
+    >>> widened(torch.ones(1, dtype=torch.bfloat16)).dtype, widened(torch.ones(1).double()).dtype
+    (torch.float32, torch.float64)
+    """
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def keep_large_blocks() -> bool:

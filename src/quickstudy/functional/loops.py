@@ -171,7 +171,19 @@ def one_step(
     *,
     first: bool = False,
 ) -> Weights:
-    """One step of one task; with ``first`` its slopes count as constants."""
+    """One step of one task; with ``first`` its slopes count as constants.
+
+    Raises:
+        ValueError: the update gives other weights than it was given.
+    """
     with torch.no_grad() if first else nullcontext():
         slopes = slopes_of(lambda own: loop.loss(own, shared, data), weights)
-    return loop.update(weights, slopes, shared, k)
+    found = loop.update(weights, slopes, shared, k)
+    if found.keys() != weights.keys():
+        names = sorted(found.keys() ^ weights.keys())
+        raise ValueError(
+            "An update gives every fast weight its new value, and nothing else; missing or unknown: "
+            f"{', '.join(names)}."
+        )
+    # Whoever keeps weights as a tuple counts on their order.
+    return {name: found[name] for name in weights}

@@ -38,6 +38,9 @@ class Learner(nn.Module, ABC):
     Args:
         encoder: maps an example to a vector.
         likelihood: what the outputs mean.
+
+    Raises:
+        TypeError: the encoder is another module.
     """
 
     order_free: ClassVar[bool]
@@ -57,6 +60,11 @@ class Learner(nn.Module, ABC):
 
     def __init__(self, encoder: Encoder, likelihood: Likelihood) -> None:
         super().__init__()
+        if not isinstance(encoder, Encoder):
+            raise TypeError(
+                f"A learner stands on a quickstudy.nn.encoders.Encoder, which says how wide its features are; found "
+                f"{type(encoder).__name__}. Derive your own from it, and set self.width."
+            )
         self.encoder, self.likelihood = encoder, likelihood
 
     @abstractmethod
@@ -144,7 +152,13 @@ class Learner(nn.Module, ABC):
             batch: tasks, each descending :meth:`outer_loss`; or streams, each
                 :func:`quickstudy.learners.streams.stream_loss`.
             horizon: of streams, tasks through which the gradient goes back; 0 for all.
+
+        Raises:
+            EpisodeError: labels are of another kind than the likelihood is of.
         """
+        for episode in positions(batch):
+            self.likelihood.check(episode.support)
+            self.likelihood.check(episode.query)
 
         def loss(part: Episode | Stream) -> Tensor:
             if isinstance(part, Episode):

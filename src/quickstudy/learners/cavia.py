@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.episode import Context, Examples, Inputs, concatenate
-from quickstudy.functional import InnerLoop, Weights, descend, full_precision
+from quickstudy.functional import InnerLoop, Weights, descend, full_precision, widened
 from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import UNSEEN, class_sums
 from quickstudy.likelihood import Categorical
@@ -132,11 +132,14 @@ class CAVIA(Learner):
 
     def _embed(self, x: Inputs) -> Tensor:
         """Features (task, example, width), in a precision fit for derivatives."""
-        features = self.encode(x)
-        return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+        return widened(self.encode(x))
 
     def _shared(self) -> Weights:
-        return {"modulation": self.modulation, "log_temperature": self.log_temperature}
+        """What is learned from many tasks, in the same precision."""
+        return {
+            "modulation": widened(self.modulation),
+            "log_temperature": widened(self.log_temperature),
+        }
 
 
 def _modulate(features: Tensor, context: Tensor, shared: Weights) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.episode import Context, Examples, Inputs, concatenate
-from quickstudy.functional import full_precision
+from quickstudy.functional import full_precision, widened
 from quickstudy.learners.any_labels import likelihood_of
 from quickstudy.learners.base import Learner
 from quickstudy.learners.class_names import and_names, check_reads_names
@@ -94,7 +94,7 @@ class Ridge(Learner):
     def embed(self, x: Inputs) -> Tensor:
         """Embeddings with a one behind them, (task, example, width + 1)."""
         features = self.encode(x)
-        features = features.to(self.log_scale.dtype) / math.sqrt(features.shape[-1])
+        features = features.to(widened(self.log_scale).dtype) / math.sqrt(features.shape[-1])
         return F.pad(features, (0, 1), value=1.0)
 
     def adapt(
@@ -233,9 +233,7 @@ class LinearHead(Learner):
 
     def embed(self, x: Inputs) -> Tensor:
         """Embeddings (task, example, width), of unit length if asked for."""
-        features = self.encode(x)
-        if features.dtype in (torch.float16, torch.bfloat16):
-            features = features.float()
+        features = widened(self.encode(x))
         return F.normalize(features, dim=-1) if self.unit_length else features
 
     def adapt(

@@ -31,8 +31,8 @@ def check_values(values: int, context: Context | None = None) -> None:
     """
     if values < 1:
         raise ValueError(
-            f"A neural process predicts numbers, so values must be at least 1; found {values}. Choose another learner "
-            "to tell classes apart."
+            f"This learner predicts numbers, so values must be at least 1; found {values}. Choose another learner to "
+            "tell classes apart."
         )
     if context is not None and context.classes.shape[1] != values:
         raise ValueError(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.episode import Context, Episode, Examples, Inputs, concatenate, tree_map
-from quickstudy.functional import full_precision
+from quickstudy.functional import full_precision, widened
 from quickstudy.learners.base import Learner
 from quickstudy.learners.conditional_process import check_values
 from quickstudy.learners.covariance_bank import CovarianceBank
@@ -208,7 +208,7 @@ class DeepKernel(Learner):
         return best != (1.0, 1.0)
 
     def _encoded(self, examples: Examples) -> Examples:
-        return examples._replace(x=self.encode(examples.x))
+        return examples._replace(x=widened(self.encode(examples.x)), y=widened(examples.y))
 
     def _explained(
         self, examples: Examples, context: Context, kept: int, *, through: bool = True
@@ -274,7 +274,7 @@ class DeepKernel(Learner):
         A start is how many standard deviations the lengths lie from what is expected of them.
         """
         tasks, count = examples.mask.shape
-        dtype = self.covariances.center.dtype
+        dtype = widened(self.covariances.center).dtype
         starts = torch.tensor(STARTS, dtype=dtype, device=self.covariances.center.device)
         at_once = max(1, AT_ONCE // max(1, tasks * count * count))
         found = []

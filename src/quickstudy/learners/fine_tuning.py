@@ -23,7 +23,7 @@ from quickstudy.episode import (
     take_tasks,
     tree_map,
 )
-from quickstudy.functional import Weights, adapted_names, full_precision, over_tasks
+from quickstudy.functional import Weights, adapted_names, full_precision, over_tasks, widened
 from quickstudy.learners.base import Learner
 from quickstudy.learners.class_names import and_names, check_reads_names
 from quickstudy.learners.metric import (
@@ -167,7 +167,7 @@ class FineTuning(Learner):
 
     def predict(self, state: Weights, x: Inputs, context: Context) -> Tensor:
         own = {name: state[f"encoder.{name}"] for name in self.tuned}
-        rows = over_tasks(self._features, own, x, tasks_at_once=1)
+        rows = widened(over_tasks(self._features, own, x, tasks_at_once=1))
         with full_precision(rows.device):
             return F.normalize(rows, dim=-1) @ state["head.weight"] + state["head.bias"]
 
@@ -193,7 +193,7 @@ class FineTuning(Learner):
                 torch.manual_seed(self.seed)
                 self._descend(own, heads.clone(), take_tasks(x, said), y[said], counted[said])
             with _mode(self.encoder, training=False):
-                features = F.normalize(self._features(own, x), dim=-1)[None]
+                features = F.normalize(widened(self._features(own, x)), dim=-1)[None]
             with full_precision(features.device):
                 fitted = Examples(features, y[None], counted[None])
                 head = fit_semi_supervised(fitted, context, penalty=self.penalty, steps=32)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.episode import Context, Examples, Inputs, concatenate
-from quickstudy.functional import full_precision
+from quickstudy.functional import full_precision, widened
 from quickstudy.learners import classical, table_rules
 from quickstudy.learners.base import Learner
 from quickstudy.learners.metric import UNSEEN
@@ -195,7 +195,13 @@ class Tables(Learner):
 
     def _rows(self, x: Inputs, state: TableState | None) -> Tensor:
         """The columns of examples (task, example, …), as the encoder gives them; as many as the task has."""
-        rows = self.encode(x).to(self.log_belief.dtype)
+        dtype = self.log_belief.dtype
+        if widened(self.log_belief).dtype != dtype:
+            raise ValueError(
+                "The digits of a table count, and this learner was moved to "
+                f"{str(dtype).removeprefix('torch.')}; move it to float32 or float64."
+            )
+        rows = self.encode(x).to(dtype)
         if rows.shape[-1] > self.columns:
             raise ValueError(
                 f"Found {rows.shape[-1]} columns, each category counted as one, but this learner takes at most "

@@ -196,8 +196,14 @@ def _is_complete(module: MetaTraining, path: Path) -> bool:
     """Whether a checkpoint has all the steps that are asked for; if so, it is what the module then holds."""
     checkpoint = DurableCheckpoints().load_checkpoint(path)
     module.on_load_checkpoint(checkpoint)
-    if module.step < module.config.training.steps:
+    steps = module.config.training.steps
+    if module.step < steps:
         return False
+    if module.step > steps:
+        raise ConfigError(
+            f"The run has {module.step} steps already and cannot end after {steps}; set training.steps to more, or to "
+            f"{module.step} to leave it as it is."
+        )
     if module.best["scores"] is None:
         raise ConfigError(
             f"The run was stopped after step {module.step}, before its first validation, and so has no weights to "
@@ -292,7 +298,7 @@ def train(
         The artifact; its ``path`` is ``None`` after a dry run.
 
     Raises:
-        BuildError, ConfigError: the configuration cannot be used.
+        BuildError, ConfigError: the configuration cannot be used, or not for the run that is to go on.
         DataError: the data cannot fill the tasks.
         ArtifactError: something cannot be written or read; older files are intact.
         TrainingError: the loss is not finite.
@@ -325,6 +331,7 @@ def train(
         )
         learner = _begun(config, None)
     module = MetaTraining(learner, config)
+    complete = begun and _is_complete(module, path)
     if is_main_process() and not dry_run:
         for unfinished in path.parent.glob(".*.tmp"):
             unfinished.unlink()  # of a run that was killed while it saved
@@ -335,7 +342,7 @@ def train(
     record = Record(None if dry_run else out / "metrics.csv", progress=progress)
     with _quiet():
         trainer = _trainer(config, None if dry_run else out, [record, keep])
-        if not (begun and _is_complete(module, path)):
+        if not complete:
             _fit(trainer, module, data, path if begun else None)
     learner.load_state_dict(module.best["weights"], strict=False)
     learner.cpu()

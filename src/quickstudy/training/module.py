@@ -19,7 +19,7 @@ from torch import Tensor
 
 from quickstudy.config import ConfigError, RunConfig, parse_config
 from quickstudy.durable import ArtifactError
-from quickstudy.episode import Stream, positions
+from quickstudy.episode import Episode, Stream, positions
 from quickstudy.learners.base import Learner
 from quickstudy.learners.streams import stream_outputs
 from quickstudy.training.optimizer import optimizer_of, uphill
@@ -60,7 +60,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         self.metric = learner.likelihood.metric
         self._loss, self._losses = torch.zeros(()), 0
         self._plateau = PlateauWatch(learner.likelihood, config)
-        self._trouble = ""
+        self._trouble, self._has_diverged = "", False
         self._is_uphill = False
         self._threads: TaskThreads | None = None
         self._average: list[Tensor] = []
@@ -118,8 +118,9 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
     def rate(self) -> float:
         """The learning rate of this step."""
         training = self.config.training
-        rise = min(1.0, (self.step + 1) / max(1, training.warmup))
-        left = 1 - self.share(after=training.warmup)
+        warmup = min(training.warmup, training.steps // 3)
+        rise = min(1.0, (self.step + 1) / max(1, warmup))
+        left = 1 - self.share(after=warmup)
         if training.schedule == "cosine":
             left = 0.5 * (1 - math.cos(math.pi * left))
         return training.rate * rise * left
@@ -148,14 +149,20 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
             return loss
         # Where a step is long or nothing runs ahead, looking at once costs nothing, and tells most.
         look = self.learner.inner_loop or self.device.type == "cpu"
-        if look and not self._trouble and not loss.isfinite():
-            found = self.learner.trouble(episodes[0].support, episodes[0].context)
-            self._trouble = f" In step {self.step + 1}, {found}." if found else ""
+        if look:
+            self._look(loss, episodes[0], f"step {self.step + 1}")
         self._loss += loss.detach()
         self._losses += 1
         for episode in episodes:
             self._plateau.meet(episode)
         return loss
+
+    def _look(self, loss: Tensor, episode: Episode, when: str) -> None:
+        """Keep why a loss is not finite, the first time that one is not, if the learner can tell."""
+        if self._trouble or bool(loss.isfinite().all()):
+            return
+        found = self.learner.trouble(episode.support, episode.context)
+        self._trouble = f" In {when}, {found}." if found else ""
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any]
@@ -243,6 +250,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
                 outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
                 scores.append(likelihood.task_score(outputs, episode.query, episode.context))
                 nlls.append(likelihood.task_nll(outputs, episode.query, episode.context))
+                self._look(nlls[-1], episode, f"a validation after step {self.step}")
         mine = slice(len(which))
         self._scores[which] = torch.stack(scores).double().mean(0)[mine]
         self._nll[which] = torch.stack(nlls).double().mean(0)[mine]
@@ -254,6 +262,9 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         mean, loss = float(self._scores.mean()), float(self._nll.mean())
         # Of two models that err alike, the one that knows by how much is better.
         merit = mean if self.metric == "accuracy" else -loss
+        if not math.isfinite(merit) or math.isnan(loss):
+            self._say_that_validation_diverges()
+            merit = -math.inf
         if self.best["scores"] is None or merit > self.best["merit"]:
             frozen = {name for name, p in self.learner.named_parameters() if not p.requires_grad}
             weights = self.learner.state_dict()
@@ -272,6 +283,17 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         if patience and self.best["validations_since"] >= patience:
             self.trainer.should_stop = True
         self._validation_seconds = time.monotonic() - self._validation_started
+
+    def _say_that_validation_diverges(self) -> None:
+        """Once in a training: the weights might still be kept, if no others are better."""
+        if self.trainer.is_global_zero and not self._has_diverged:
+            log.warning(
+                f"After step {self.step} the answers to some validation tasks are not finite; weights that answer all "
+                "of them are preferred, if there are any. Lower training.rate "
+                f"({self.config.training.rate}), or the rate or the number of inner steps if the learner has any, or "
+                f"set training.clip.{self._trouble}"
+            )
+        self._has_diverged = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         frozen = {f"learner.{n}" for n, p in self.learner.named_parameters() if not p.requires_grad}
