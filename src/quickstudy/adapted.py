@@ -163,6 +163,15 @@ def _read_task(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return facts, tensors
 
 
+def is_task(path: str | Path) -> bool:
+    """Whether a file is a task, whole or of another version."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return "quickstudy" in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
 def base_of(path: str | Path) -> Path:
     """Where the artifact of a task file lies.
 

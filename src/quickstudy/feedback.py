@@ -139,10 +139,11 @@ def append(log: str | Path, events: Sequence[Event]) -> None:
     Several processes may write to one log. A line that somebody left unfinished is ended first.
 
     Raises:
-        ArtifactError: the log cannot be written; the lines that were whole before still are.
+        ArtifactError: the log cannot be written, or the file is no log; the lines that were whole before still are.
     """
     log = Path(log)
     lines = b"".join(map(_line, events))
+    check_log(log)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(log, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
@@ -173,6 +174,27 @@ def _event(line: bytes, number: int) -> Event | None:
         return None
     named = isinstance(event.task, str) and isinstance(event.base, str)
     return event if named and event.kind in ("image", "text", "vector") else None
+
+
+def check_log(log: Path) -> None:
+    """Refuse to add to a file that holds lines and no event, but for one that was left unfinished.
+
+    Raises:
+        ArtifactError: it is such a file.
+    """
+    if not log.is_file():
+        return
+    others = False
+    with log.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if _event(line, number) is not None:
+                return
+            unfinished = line.startswith(b"{") and not line.endswith(b"\n")
+            others = others or (bool(line.strip()) and not unfinished)
+    if others:
+        raise ArtifactError(
+            f"{log} holds something else than feedback, and nothing is written to it; choose another file for the log."
+        )
 
 
 def read_feedback(log: str | Path) -> Feedback:

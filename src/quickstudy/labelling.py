@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING
@@ -117,13 +118,16 @@ def _values(labels: Tensor, known: Sequence[str] | None) -> tuple[list[str], Ten
 def told(
     task: AdaptedTask | None, x: Inputs, labels: Labels, y: Tensor
 ) -> tuple[Inputs, Tensor, list[str], list[str]]:
-    """What is new to a task: examples without a label are not, that have one here as well or had one before.
+    """What is new to a task.
+
+    Examples without a label are not, that have one here as well or had one before; nor are images and texts that it
+    learned as the same class before. Rows of numbers may be alike by chance, and each counts.
 
     Returns:
         The examples and their labels; of each example that has a label, a fingerprint and, if it is of one class, that.
 
     Raises:
-        ArtifactError: nothing is left.
+        ArtifactError: all are examples without a label, and known.
     """
     marks = fingerprints(x)
     if isinstance(labels, Tensor) or y.ndim > 1:
@@ -132,14 +136,30 @@ def told(
     own = [mark for mark, has in zip(marks, said, strict=True) if has]
     known = {*own, *([] if task is None else task.seen)}
     kept = [has or mark not in known for mark, has in zip(marks, said, strict=True)]
-    if not any(kept):
+    if any(said) and task is not None and task.inputs.get("kind") in ("image", "text"):
+        learned = set(zip(task.seen, task.taught, strict=True))
+        again = [pair in learned for pair in zip(marks, labels, strict=True)]
+        if any(again):
+            note_again(sum(again), sum(said))
+        kept = [keep and not twice for keep, twice in zip(kept, again, strict=True)]
+    elif not any(kept):
         raise ArtifactError(
             f"The task knows each of the {len(kept)} examples without a label with its label; give others."
         )
     if not all(kept):
         which = torch.tensor(kept)
         x, y = take_tasks(x, which.to(leaves(x)[0].device)), y[which]
-    return x, y, own, [str(each) for each in labels if each is not None]
+    counted = [has and keep for has, keep in zip(said, kept, strict=True)]
+    own = list(itertools.compress(marks, counted))
+    return x, y, own, [str(each) for each in itertools.compress(labels, counted)]
+
+
+def note_again(known: int, given: int) -> None:
+    """Say how many of the examples a task has learned before."""
+    which = "all these examples" if known == given else f"{known} of these {given} examples"
+    warnings.warn(
+        f"The task learned {which} before; they are not counted twice.", DataNote, stacklevel=4
+    )
 
 
 def note_conflicts(task: AdaptedTask, marks: Sequence[str], taught: Sequence[str]) -> None:

@@ -61,7 +61,7 @@ def extend(
             was learned is learned anew.
 
     Returns:
-        A new task; ``task`` is left as it was.
+        A new task, or ``task`` where it knows all the examples; it is left as it was.
 
     Raises:
         ArtifactError: no example, a number in one that is not finite, one class only, a label that the task does not
@@ -90,6 +90,8 @@ def extend(
     names, y = numbered(artifact, task, labels, class_names, new_classes=new_classes)
     x, y, marks, taught = told(task, x, labels, y)
     if task is not None:
+        if not len(y):
+            return task
         note_conflicts(task, marks, taught)
     device = next(artifact.learner.parameters()).device
     support = Examples(
@@ -117,7 +119,7 @@ def extend(
         context=context,
         class_names=names,
         examples=len(marks) + (0 if task is None else task.examples),
-        inputs=artifact.inputs,
+        inputs=artifact.inputs if task is None else task.inputs,
         seen=([] if task is None else task.seen) + marks,
         embedded=_embedded(artifact, task, labelled(support), len(names)),
         before=place_after(after) if task is None else task.before,

@@ -347,3 +347,65 @@ def test_answers_with_and_without_labels(here: Path, models: Path, capsys: Captu
         found["answers"][i]["label"] for i in (1, 2, 0)
     ]
     assert "accuracy" not in plain
+
+
+def test_what_is_no_task_is_never_replaced(here: Path, models: Path, capsys: Capture) -> None:
+    table = here / "table.csv"
+    table.write_text("a,b,c,d,label\n1,2,3,4,x\n5,6,7,8,y\n")
+    before = table.read_bytes()
+    text = refused(capsys, 2, "adapt", models / "numbers", table, "--out", table, "--replace")
+    assert "holds what is to be learned from and is not overwritten" in text
+    notes = here / "notes.md"
+    notes.write_text("mine")
+    text = refused(capsys, 2, "adapt", models / "numbers", table, "--out", notes, "--replace")
+    assert "notes.md is no task and is not overwritten" in text
+    text = refused(capsys, 2, "adapt", models / "numbers", table, "--out", here, "--replace")
+    assert "is a folder, and a task is a file" in text
+    task = begin(models / "numbers", table)
+    text = refused(capsys, 1, "predict", "known.task", table, "--log", table)
+    assert "holds something else than feedback, and nothing is written to it" in text
+    assert table.read_bytes() == before
+    assert notes.read_text() == "mine"
+    assert (
+        main(["adapt", str(models / "numbers"), str(table), "--out", "known.task", "--replace"])
+        == 0
+    )
+    assert Path("known.task").read_bytes() == task
+
+
+def test_columns_in_another_order_are_the_same_table(
+    here: Path, models: Path, capsys: Capture
+) -> None:
+    rows = [f"{i},{10 - i},{i % 3},{i * i},{'xy'[i % 2]}" for i in range(8)]
+    (here / "a.csv").write_text("\n".join(["a,b,c,d,label", *rows]) + "\n")
+    turned = [",".join([*reversed(row.split(",")[:4])]) for row in rows]
+    (here / "b.csv").write_text("\n".join(["d,c,b,a", *turned]) + "\n")
+    (here / "c.csv").write_text("a,b,c\n1,2,3\n")
+    begin(models / "numbers", "a.csv")
+    capsys.readouterr()
+    answers = []
+    for table in ("a.csv", "b.csv"):
+        assert main(["predict", "known.task", table, "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)["answers"]
+        answers.append([each["probabilities"] for each in said])
+    assert answers[0] == answers[1]
+    assert "there is no column 'd'" in refused(capsys, 1, "predict", "known.task", "c.csv")
+
+
+def test_a_file_is_no_model(here: Path, models: Path, capsys: Capture) -> None:
+    begin(models / "images")
+    text = refused(capsys, 1, "evaluate", "known.task")
+    assert "known.task is a file, and a model is a folder; name the folder" in text
+
+
+def test_a_rival_reads_what_the_model_reads(here: Path, models: Path, capsys: Capture) -> None:
+    text = refused(capsys, 2, "evaluate", models / "images", "--against", models / "numbers")
+    assert "reads examples of the kind image" in text
+    assert "reads vector; name one in --against that reads the same" in text
+
+
+def test_nothing_is_trained_by_a_mistyped_folder(here: Path, capsys: Capture) -> None:
+    text = refused(capsys, 2, "train", "--out", here / "none", "--resume")
+    assert "There is no run in" in text
+    assert "say what to train, by --data or --config" in text
+    assert not (here / "none").exists()

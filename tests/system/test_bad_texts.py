@@ -238,3 +238,31 @@ def test_a_long_file_is_streamed_into_bounded_memory(tmp_path: Path) -> None:
     assert whole > many + 4_000 * 100
     with pytest.raises((DataError, ValueError), match="most must be at least 1; found -1"):
         peak(100, "text:FILE,most=-1")
+
+
+def test_what_a_task_has_learned_counts_once(tmp_path: Path, reader: str, capsys: Capture) -> None:
+    table, task = tmp_path / "good.csv", str(tmp_path / "one.task")
+    table.write_text(GOOD + "is it here,card\n")
+    assert main(["adapt", reader, str(table), "--out", task]) == 0
+    said = capsys.readouterr().err
+    assert "The text at" in said
+    assert "counts once" in said
+    assert "from 4 examples" in said
+    before = Path(task).read_bytes()
+    assert main(["adapt", reader, str(table), "--from", task, "--out", task]) == 0
+    assert (
+        "learned all these examples before; they are not counted twice" in capsys.readouterr().err
+    )
+    assert Path(task).read_bytes() == before
+    table.write_text(GOOD + "lost my card,card\n")
+    assert main(["adapt", reader, str(table), "--from", task, "--out", task]) == 0
+    said = capsys.readouterr().err
+    assert "learned 4 of these 5 examples before" in said
+    assert "from 5 examples" in said
+    whole = load_task(task, load_artifact(reader))
+    at_once = str(tmp_path / "two.task")
+    assert main(["adapt", reader, str(table), "--out", at_once]) == 0
+    for one, other in zip(
+        whole.state, load_task(at_once, load_artifact(reader)).state, strict=True
+    ):
+        torch.testing.assert_close(one, other)

@@ -79,7 +79,9 @@ def test_a_task_learns_from_its_examples_what_is_of_no_class(
     assert main(["predict", task, *words, "--reject", "--json"]) == 0
     answers = json.loads(capsys.readouterr().out)["answers"]
     assert [each["unknown"] for each in answers] == [False, True]
-    assert main(["adapt", "text", tickets, "--from", task, "--out", task]) == 0
+    more = tmp_path / "more.csv"
+    more.write_text("text,label\ncan I have my money back,billing\n")
+    assert main(["adapt", "text", str(more), "--from", task, "--out", task]) == 0
     assert "learned from the first 12 examples" in capsys.readouterr().err
     assert main(["predict", task, *words, "--reject"]) == 0
 
@@ -88,6 +90,7 @@ def test_a_task_learns_from_its_examples_what_is_of_no_class(
     ("words", "said"),
     [
         (["--unknown", "--from", "none.task"], "leave --from and --after out"),
+        (["--keep", "0.9"], "--keep goes with --unknown"),
         (["--unknown", "--keep", "1.5"], "share between 0 and 1, such as 0.9; found 1.5"),
     ],
 )

@@ -11,7 +11,7 @@ from toy import ToySource, toy_config
 
 from quickstudy.artifact import load_artifact, load_task, save_artifact
 from quickstudy.build import build_learner
-from quickstudy.cli import adapt, main
+from quickstudy.cli import main, support
 
 TASKS = ["--way", "3", "--shot", "1", "--queries", "3", "--episodes", "20"]
 
@@ -66,7 +66,7 @@ def test_of_a_great_many_some_are_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     few, many = map(str, tables)
-    monkeypatch.setattr(adapt, "MOST_UNLABELLED", 7)
+    monkeypatch.setattr(support, "MOST_UNLABELLED", 7)
     model, task = str(saved(tmp_path, "linear_head")), tmp_path / "a.task"
     assert main(["adapt", model, few, "--unlabelled", many, "--out", str(task)]) == 0
     assert "holds 18 examples without a label; 7 of them are taken" in capsys.readouterr().err

@@ -43,7 +43,13 @@ def test_tables_of_texts(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('text,label\n"two\nlines",a\nx,b\nx,b\n', encoding="utf-8")
     found = read_labelled(str(path), kind="text")
-    assert found == (["two\nlines", "x", "x"], ["a", "b", "b"], [f"{path}:{n}" for n in (2, 4, 5)])
+    assert found.x == ["two\nlines", "x", "x"]
+    assert found.labels == ["a", "b", "b"]
+    assert found.origins == [f"{path}:{n}" for n in (2, 4, 5)]
+    with pytest.warns(DataNote, match=r"The text at .*:5 is the same as that at .*:4, and counts"):
+        once = read_labelled(str(path), kind="text", once=True)
+    assert once.x == ["two\nlines", "x"]
+    assert once.origins == found.origins[:2]
     path.write_text("text,label\nx,a\nx,b\n", encoding="utf-8")
     with pytest.warns(
         DataNote,
@@ -85,11 +91,50 @@ def test_tables_of_numbers(tmp_path: Path) -> None:
         read_inputs([str(path)], kind="vector")
 
 
-def test_tables_of_numbers_must_agree(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("x,y\n1,2\n")
-    (tmp_path / "b.csv").write_text("x\n1\n")
-    with pytest.raises(DataError, match=r"b\.csv has 1 columns of numbers, but .*a\.csv has 2"):
-        read_inputs([str(tmp_path / "a.csv"), str(tmp_path / "b.csv")], kind="vector")
+def test_columns_of_numbers_go_by_their_names(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,y,label\n1,2,p\n3,4,q\n")
+    (tmp_path / "b.csv").write_text("id,y,x\n7,20,10\n")
+    (tmp_path / "c.csv").write_text("x\n1\n")
+    assert read_labelled(str(tmp_path / "a.csv"), kind="vector").columns == ("x", "y")
+    turned = read_labelled(str(tmp_path / "a.csv"), kind="vector", columns=["y", "x"])
+    assert turned.x.tolist() == [[2, 1], [4, 3]]
+    x, _ = read_inputs([str(tmp_path / "a.csv"), str(tmp_path / "b.csv")], kind="vector")
+    assert x.tolist() == [[1, 2], [3, 4], [10, 20]]
+    with pytest.raises(
+        DataError, match=r"c\.csv, line 2: there is no column 'y', only 'x'; rename"
+    ):
+        read_inputs([str(tmp_path / "a.csv"), str(tmp_path / "c.csv")], kind="vector")
+
+
+def test_a_number_that_no_float_holds_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("x\n1e30\n-1e39\n")
+    with pytest.raises(DataError, match=r"line 3: found '-1e39' .* a number of at most 3.4e\+38"):
+        read_inputs([str(path)], kind="vector")
+
+
+def test_the_same_picture_twice_in_a_class_counts_once(letters: Path) -> None:
+    (letters / "ა" / "copy.png").write_bytes((letters / "ა" / "0.png").read_bytes())
+    assert len(read_labelled(str(letters), kind="image").labels) == 5
+    with pytest.warns(DataNote, match=r"The image at .*copy\.png is the same as that at .*0\.png"):
+        found = read_labelled(str(letters), kind="image", once=True)
+    assert len(found.labels) == len(found.x) == 4
+
+
+def test_a_path_is_not_taken_for_a_text(tmp_path: Path) -> None:
+    spaced = tmp_path / "my texts.txt"
+    spaced.write_text("one\ntwo\n")
+    assert read_inputs([str(spaced)], kind="text")[0] == ["one", "two"]
+    (tmp_path / "sheet.xlsx").write_bytes(b"PK")
+    for path in (tmp_path / "sheet.xlsx", tmp_path):
+        with pytest.raises(DataError, match="cannot be read as texts; texts are read from tables"):
+            read_inputs([str(path)], kind="text")
+    with pytest.raises(DataError, match=r"There is no file \./none\.log"):
+        read_inputs(["./none.log"], kind="text")
+    with pytest.raises(DataError, match=r"There is no file a text"):
+        read_inputs(["a text"], kind="text", typed=False)
+    long = "what is this? " * 99
+    assert read_inputs([long], kind="text")[0] == [long.strip()]
 
 
 def test_one_class_is_enough_only_for_a_task_that_was_begun(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quickstudy.data import text
+from quickstudy.data import records, text
 from quickstudy.data.draw import EpisodeDesign, Episodes
 from quickstudy.data.records import read_records
 from quickstudy.data.source import DataError, DataNote
@@ -239,3 +239,47 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes("text,label\nhi,a\n".encode("utf-8-sig"))
     assert read_records(path)[0].cells == {"text": "hi", "label": "a"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'text;label\nso, it is;a\n"one; two";b\n',
+        '"text"\t"label"\nso, it is\ta\n"one; two"\tb\n',
+        "\ntext|label\nso, it is|a\none; two|b\n",
+        'text,label\n"so, it is",a\none; two,b\n',
+    ],
+    ids=["semicolon", "tab", "bar", "comma"],
+)
+def test_the_header_says_what_stands_between_cells(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(content, encoding="utf-8-sig")
+    found = [dict(record.cells) for record in read_records(path)]
+    assert found == [{"text": "so, it is", "label": "a"}, {"text": "one; two", "label": "b"}]
+
+
+def test_a_cell_may_be_longer_than_any_encoder_reads_but_not_endless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"text,label\n{'word ' * 40_000},a\n")
+    assert len(read_records(path)[0].cells["text"]) == 200_000
+    before = csv.field_size_limit()
+    try:
+        csv.field_size_limit(100)
+        monkeypatch.setattr(records, "LONGEST_CELL", 100)
+        with pytest.raises(DataError, match="line 2: a cell has more than 100 characters; shorten"):
+            read_records(path)
+    finally:
+        csv.field_size_limit(before)
+
+
+@pytest.mark.parametrize(
+    ("row", "remedy"),
+    [("a", "add those that are missing"), ("a,b,c", "put cells that hold ',' in double quotes")],
+)
+def test_a_row_with_another_number_of_cells(tmp_path: Path, row: str, remedy: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"text,label\n{row}\n")
+    with pytest.raises(DataError, match=f"line 2: found . cells, .* 2 columns; {remedy}"):
+        read_records(path)

@@ -7,21 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quickstudy.cli.asking import as_inputs
 from quickstudy.cli.console import command, percent, print_result, say
 from quickstudy.cli.errors import WrongUse
-from quickstudy.cli.many import gives_many, read_many, refuse_many
+from quickstudy.cli.support import learn, names_in, said
 from quickstudy.cli.values import learn_values
 
 if TYPE_CHECKING:
     from quickstudy.artifact import AdaptedTask, Artifact
-    from quickstudy.data.labelled import Labelled
-    from quickstudy.episode import Inputs
-    from quickstudy.labelling import Labels
-    from quickstudy.naming import Description
-
-MOST_UNLABELLED = 5000
-"""Examples without a label that a task takes at most. Their number tells in time and in the size of its file."""
 
 
 def adapt(
@@ -67,14 +59,14 @@ def adapt(
         ),
     ] = False,
     kept: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--keep",
             metavar="SHARE",
-            help="With --unknown: of inputs of its classes, the share that is to be answered; fewer, and more of no "
-            "class are refused.",
+            help="With --unknown: of inputs of its classes, the share that is to be answered, by default 0.95; fewer, "
+            "and more of no class are refused.",
         ),
-    ] = 0.95,
+    ] = None,
     earlier: Annotated[
         Path | None,
         typer.Option("--from", metavar="TASK", help="Learn more about this task, begun before."),
@@ -135,7 +127,10 @@ def adapt(
         raise WrongUse(
             "--new-classes adds to a task that has begun; name it with --from, or leave --new-classes out."
         )
-    if not 0 < kept < 1:
+    check_place_for(out, support, unlabelled, replace=replace)
+    if kept is not None and not unknown:
+        raise WrongUse("--keep goes with --unknown; add that, or leave --keep out.")
+    if kept is not None and not 0 < kept < 1:
         raise WrongUse(f"--keep is a share between 0 and 1, such as 0.9; found {kept}.")
     if unknown and (support is None or earlier is not None or after is not None):
         raise WrongUse(
@@ -144,7 +139,9 @@ def adapt(
         )
     from quickstudy.artifact import load_artifact, load_task
     from quickstudy.following import check_place
+    from quickstudy.rejection import SHARE_KEPT
 
+    share_kept = SHARE_KEPT if kept is None else kept
     model = load_artifact(artifact)
     begun = None if earlier is None else load_task(earlier, model)
     previous = None if after is None else load_task(after, model)
@@ -175,7 +172,7 @@ def adapt(
             after=previous,
             new_classes=new_classes,
             unlabelled=unlabelled,
-            share_kept=kept if unknown else None,
+            share_kept=share_kept if unknown else None,
         )
     keep(model, task, out)
     known = ", ".join(task.class_names[:10]) + (", …" if len(task.class_names) > 10 else "")
@@ -187,145 +184,31 @@ def adapt(
     say(f"Learned {what} from {told}{where}.")
     if unknown:
         say(
-            f"It refuses (predict --reject) what is less like its classes than {percent(kept)} of these examples."
+            f"It refuses (predict --reject) what is less like its classes than {percent(share_kept)} of these examples."
         )
     print_result(str(out))
     say(f"Try it: {command('predict', out)} INPUT")
 
 
-def learn(
-    model: Artifact,
-    support: Path | None,
-    begun: AdaptedTask | None = None,
-    *,
-    classes: list[str] | None = None,
-    description: Description = "",
-    after: AdaptedTask | None = None,
-    new_classes: bool = False,
-    unlabelled: Path | None = None,
-    share_kept: float | None = None,
-) -> AdaptedTask:
-    """The task after seeing the examples of a folder or file, or by the names of its classes alone.
+def check_place_for(
+    out: Path, support: Path | None, unlabelled: Path | None, *, replace: bool
+) -> None:
+    """Refuse to put a task where anything else is, or was read from.
 
     Raises:
-        WrongUse: there are neither examples nor names; examples without a label for a model of many labels.
+        WrongUse: there is.
     """
-    from quickstudy.artifact import extend
-    from quickstudy.evaluation.held_out import held_out
-    from quickstudy.learning import and_unlabelled, begin_by_name, grow_by_name
-
-    bare = None if unlabelled is None else read_unlabelled(model, unlabelled)
-    if begun is not None and classes is not None:
-        begun, classes = grow_by_name(model, begun, classes), None
-        if support is None and bare is None:
-            return begun
-    if support is None:
-        if begun is None and classes is not None:
-            begun = begin_by_name(model, classes, description, after=after)
-        if begun is not None and bare is not None:
-            return extend(model, begun, *and_unlabelled(None, [], bare))
-        if classes is None:
-            raise WrongUse(
-                "There is nothing to learn from; name a folder or file of labelled examples, or the classes with "
-                '--classes "NAME,NAME".'
-            )
-        assert begun is not None
-        return begun
-    labels: Labels
-    if gives_many(model):
-        if share_kept is not None:
-            refuse_many(model, "--unknown")
-        texts, labels, _ = read_many(model, str(support))
-        x = as_inputs(model, texts)
-    else:
-        fewest = 2 if begun is None and classes is None else 1
-        _, x, labels = read_support(model, support, bare, fewest_classes=fewest)
-    task = extend(
-        model,
-        begun,
-        x,
-        labels,
-        class_names=classes,
-        description=description,
-        after=after,
-        new_classes=new_classes,
-    )
-    if share_kept is not None:
-        left = held_out(model, x, labels, class_names=classes, description=description)
-        task.rejection = left.rejection(share_kept)
-    return task
-
-
-def read_support(
-    model: Artifact, support: Path, bare: Inputs | None, *, fewest_classes: int
-) -> tuple[Labelled, Inputs, Labels]:
-    """Labelled examples as they stand in a folder or file; as the model takes them, others behind; and their labels."""
-    from quickstudy.data.labelled import read_labelled
-    from quickstudy.learning import and_unlabelled
-
-    examples = read_labelled(str(support), **model.inputs, fewest_classes=fewest_classes)
-    x = as_inputs(model, examples.x)
-    if bare is None:
-        return examples, x, examples.labels
-    return examples, *and_unlabelled(x, examples.labels, bare)
-
-
-def names_in(classes: str | None) -> list[str] | None:
-    """The names that a person typed with commas between.
-
-    >>> names_in("red fox, wolf")
-    ['red fox', 'wolf']
-    """
-    return None if classes is None else [name.strip() for name in classes.split(",")]
-
-
-def read_unlabelled(model: Artifact, path: Path) -> Inputs:
-    """Examples without a label as the model takes them, :data:`MOST_UNLABELLED` of them at most.
-
-    Raises:
-        WrongUse: the model gives an example any number of labels.
-    """
-    import torch
-
-    from quickstudy.data.labelled import read_inputs
-    from quickstudy.episode import leaves, take_tasks
-    from quickstudy.labelling import check_semi_supervised
-
-    if gives_many(model):
+    if out.is_dir():
         raise WrongUse(
-            "This model gives an example any number of labels, and learns from examples that have theirs; leave "
-            "--unlabelled out."
+            f"{out} is a folder, and a task is a file; add its name, such as {out / 'new.task'}."
         )
-    check_semi_supervised(model)
-    found = as_inputs(model, read_inputs([str(path)], **model.inputs)[0])
-    count = len(leaves(found)[0])
-    if count <= MOST_UNLABELLED:
-        return found
-    say(
-        f"{path} holds {count} examples without a label; {MOST_UNLABELLED} of them are taken at random."
-    )
-    chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:MOST_UNLABELLED]
-    return take_tasks(found, chosen)
+    if not (replace and out.exists()):
+        return
+    from quickstudy.adapted import is_task
 
-
-def said(model: Artifact, text: str) -> Description:
-    """A description as a person typed it: numbers with commas between where the model takes numbers, or words.
-
-    Raises:
-        WrongUse: something else than numbers for a model that reads no words.
-    """
-    describer = getattr(model.learner, "describer", None)
-    if not text.strip() or describer is None or not describer.numbers:
-        return text.strip()
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        if describer.names:
-            return text.strip()
-        raise WrongUse(
-            f"Found --describe {text!r}; tasks of this model describe themselves by {describer.numbers} numbers with "
-            "commas between."
-        ) from None
+    if not is_task(out):
+        which = "holds what is to be learned from" if out in (support, unlabelled) else "is no task"
+        raise WrongUse(f"{out} {which} and is not overwritten; choose another --out.")
 
 
 def keep(model: Artifact, task: AdaptedTask, out: Path) -> None:

@@ -79,12 +79,12 @@ def ask(
     truth: list[str] = []
     origins: list[str] = []
     if not labelled:
-        x, origins, contents = read_queries(model, inputs)
+        x, origins, contents = read_queries(model, task, inputs)
         listen(x)
     else:
         contents = []
         for one in inputs:
-            part = read_labelled(one, **model.inputs, fewest_classes=1)
+            part = read_labelled(one, **task.inputs, fewest_classes=1)
             x = as_inputs(model, part.x)
             check_truth(task, x, part.labels, part.origins)
             listen(x)
@@ -103,11 +103,13 @@ def ask(
     )
 
 
-def read_queries(model: Artifact, inputs: list[str]) -> tuple[Any, list[str], list[Any]]:
+def read_queries(
+    model: Artifact, task: AdaptedTask, inputs: list[str]
+) -> tuple[Any, list[str], list[Any]]:
     """Files, folders or texts as the model reads them, where each came from, and its content as a log keeps it."""
     from quickstudy.data.labelled import read_inputs
 
-    x, origins = read_inputs(inputs, **model.inputs)
+    x, origins = read_inputs(inputs, **task.inputs)
     texts = {f"text {place}": text for place, text in enumerate(inputs, start=1)}
     contents = contents_of(x, origins)
     return as_inputs(model, x), [texts.get(origin, origin) for origin in origins], contents

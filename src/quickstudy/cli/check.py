@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quickstudy.cli.adapt import names_in, read_support, read_unlabelled, said
 from quickstudy.cli.asking import contents_of
 from quickstudy.cli.console import percent, print_json, print_result, print_table, progress_bar
 from quickstudy.cli.errors import WrongUse
 from quickstudy.cli.many import refuse_many
+from quickstudy.cli.support import names_in, read_support, said
 
 if TYPE_CHECKING:
     from quickstudy.evaluation.held_out import HeldOut
@@ -80,9 +80,10 @@ def check(
             "--labelled."
         )
     named = names_in(classes)
-    bare = None if unlabelled is None else read_unlabelled(model, unlabelled)
     fewest = 2 if named is None else 1
-    examples, x, labels = read_support(model, support, bare, fewest_classes=fewest)
+    examples, x, labels = read_support(
+        model, support, unlabelled, form=model.inputs, fewest_classes=fewest
+    )
     with progress_bar("Leaving out") as progress:
         found = held_out(
             model,

@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,7 +75,7 @@ def correct(
     begun = load_task(task, model)
     classes = isinstance(model.learner.likelihood, Categorical)
     if classes:
-        x, origins, contents = read_queries(model, [example])
+        x, origins, contents = read_queries(model, begun, [example])
     else:
         x, origins = read_rows(begun, [example])
         contents = x.tolist()
@@ -87,7 +86,7 @@ def correct(
     learned, new = begun, x[torch.tensor(fresh)]
     if len(new):
         labels: Any = [label] * len(new) if classes else torch.full((len(new), 1), float(label))
-        learned = replace(extend(model, begun, new, labels), inputs=begun.inputs)
+        learned = extend(model, begun, new, labels)
     names = begun.class_names if classes else []
     log_answers(log, model, task, contents, predicted, [label] * len(contents), names)
     place = out or task
@@ -180,8 +179,9 @@ def log_answers(
         correct: the right ones, where they are known.
         class_names: of the task.
     """
-    from quickstudy.feedback import Event, append, keep_image
+    from quickstudy.feedback import Event, append, check_log, keep_image
 
+    check_log(log)
     kind = model.inputs["kind"]
     named = os.path.relpath(task.resolve(), log.resolve().parent)
     events = [

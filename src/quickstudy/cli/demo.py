@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quickstudy.cli.adapt import keep, learn
+from quickstudy.cli.adapt import keep
 from quickstudy.cli.asking import ask
 from quickstudy.cli.console import command, print_result, say
 from quickstudy.cli.errors import WrongUse
 from quickstudy.cli.evaluate import contest_for, print_scores, score
 from quickstudy.cli.predict import print_answers
+from quickstudy.cli.support import learn
 from quickstudy.cli.train import holds_run, train_into
 
 if TYPE_CHECKING:

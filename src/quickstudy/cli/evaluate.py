@@ -141,6 +141,11 @@ def evaluate(
     if unknown:
         check_own(model)
     rival = None if against is None else load_artifact(against)
+    if rival is not None and rival.inputs["kind"] != model.inputs["kind"]:
+        raise WrongUse(
+            f"The model {artifact} reads examples of the kind {model.inputs['kind']}, and {against} reads "
+            f"{rival.inputs['kind']}; name one in --against that reads the same."
+        )
     plainer = ablations(model.learner) if ablate else {}
     if ablate and not plainer:
         raise WrongUse(

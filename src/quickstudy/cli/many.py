@@ -113,7 +113,7 @@ def give(model: Artifact, task: AdaptedTask, inputs: list[str], *, labelled: boo
     from quickstudy.cli.asking import as_inputs, check_truth, read_queries
 
     if not labelled:
-        x, origins, _ = read_queries(model, inputs)
+        x, origins, _ = read_queries(model, task, inputs)
         return Given(origins, task.class_names, answer(model, task, x), None)
     truth: list[tuple[str, ...]] = []
     origins, parts = [], []

@@ -87,6 +87,11 @@ def train(
     begun = out / "config.yaml" if resume and out is not None else None
     if config is None and begun is not None and begun.exists():
         config = begun
+    elif begun is not None and not (holds_run(begun.parent) or config or data or learner):
+        raise WrongUse(
+            f"There is no run in {begun.parent} to go on with; name the folder of one, or say what to train, by --data "
+            "or --config."
+        )
     run = RunConfig() if config is None else load_config(config)
     run = with_parts(run, data=data, learner=learner, encoder=encoder, fitting=config is None)
     shortcuts = {

@@ -23,7 +23,7 @@ from quickstudy.data.records import (
     text_lines,
 )
 from quickstudy.data.source import DataError
-from quickstudy.data.splitting import check_conflicts, note_conflicts
+from quickstudy.data.splitting import check_conflicts, note_conflicts, without_copies
 from quickstudy.episode import Inputs
 
 Kind = Literal["image", "text", "vector", "several"]
@@ -36,6 +36,9 @@ VALUE = "value"
 
 TEXT = "text"
 """The column of the texts."""
+
+RENAME = "rename a column"
+"""What to do where one is missing."""
 
 NOT_INPUTS = frozenset({LABEL, "group", "split"})
 """Columns of a table of numbers that are no numbers."""
@@ -50,6 +53,8 @@ class Labelled(NamedTuple):
     """A label for each."""
     origins: list[str]
     """Where each came from: a file, or ``file.csv:12`` for the record that begins on line 12."""
+    columns: tuple[str, ...] = ()
+    """Of numbers, what they are called, in the order of x."""
 
 
 def read_labelled(
@@ -60,7 +65,9 @@ def read_labelled(
     channels: int = 1,
     invert: Invert = "auto",
     parts: Sequence[str] = (),
+    columns: Sequence[str] = (),
     fewest_classes: int = 2,
+    once: bool = False,
 ) -> Labelled:
     """Examples with labels: a folder of class folders of images, or a table with a column ``label``.
 
@@ -71,17 +78,23 @@ def read_labelled(
         channels: 1 for grey images, 3 for colour.
         invert: as in :class:`quickstudy.data.images.ImageSource`.
         parts: of examples of several.
+        columns: of a task of numbers that was begun, what these are called; by default those that there are.
         fewest_classes: 2 for a new task; 1 for more examples of a task that was begun.
+        once: of images and texts that are given twice in a class, keep the first, with a note.
 
     Raises:
         DataError: what was found cannot be used; says where and what to do.
     """
     if kind == "image":
-        found = _labelled_images(path, size=size, channels=channels, invert=invert)
+        found, marks = _labelled_images(path, size=size, channels=channels, invert=invert)
+        if once:
+            kept = without_copies(marks, found.labels, found.origins, what="image")
+            found = _some(found, kept)
     else:
         _check_table(path, kind)
         records = read_records(path)
-        check_columns(path, records, [TEXT, LABEL] if kind == "text" else [LABEL])
+        needed = [TEXT, LABEL] if kind == "text" else [LABEL]
+        check_columns(path, records, needed, remedy=RENAME)
         origins = [f"{path}:{record.line}" for record in records]
         labels = [cell(path, record, LABEL) for record in records]
         note_trimmed(record.cells[LABEL] for record in records)
@@ -92,12 +105,15 @@ def read_labelled(
             texts = [cell(path, record, TEXT) for record in records]
             note_conflicts(texts, labels, origins, what="text")
             found = Labelled(texts, labels, origins)
+            if once:
+                found = _some(found, without_copies(texts, labels, origins, what="text"))
         else:
-            found = Labelled(_numbers(path, records), labels, origins)
-    names = sorted(set(found.labels))
-    if len(names) < fewest_classes:
+            x, names = _numbers(path, records, columns)
+            found = Labelled(x, labels, origins, tuple(names))
+    classes = sorted(set(found.labels))
+    if len(classes) < fewest_classes:
         raise DataError(
-            f"{path} holds one class, {names[0]!r}; a task needs at least {fewest_classes}. Add examples of another."
+            f"{path} holds one class, {classes[0]!r}; a task needs at least {fewest_classes}. Add examples of another."
         )
     return found
 
@@ -161,6 +177,8 @@ def read_inputs(
     channels: int = 1,
     invert: Invert = "auto",
     parts: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    typed: bool = True,
 ) -> tuple[Inputs, list[str]]:
     """Examples without labels, and where each came from.
 
@@ -172,6 +190,8 @@ def read_inputs(
         channels: 1 for grey images, 3 for colour.
         invert: as in :class:`quickstudy.data.images.ImageSource`.
         parts: of examples of several, which stand in tables.
+        columns: as in :func:`read_labelled`.
+        typed: a text may be given itself, and not only a file of them.
 
     Returns:
         The ``x`` and the ``origins`` of :class:`Labelled`.
@@ -188,7 +208,11 @@ def read_inputs(
         x, _ = read_images(files, size=size, channels=channels, invert=invert)
         return x, [str(file) for file in files]
     if kind == "text":
-        found = [one for place, path in enumerate(paths, start=1) for one in _texts(path, place)]
+        found = [
+            one
+            for place, path in enumerate(paths, start=1)
+            for one in _texts(path, place, typed=typed)
+        ]
         return [text for text, _ in found], [origin for _, origin in found]
     if kind == "several":
         if len(paths) != 1:
@@ -203,26 +227,31 @@ def read_inputs(
     for path in paths:
         _check_table(path, kind)
         records = read_records(path)
-        table = _numbers(path, records)
-        if tables and table.shape[1] != tables[0].shape[1]:
-            raise DataError(
-                f"{path} has {table.shape[1]} columns of numbers, but {paths[0]} has {tables[0].shape[1]}; give both "
-                "the same."
-            )
+        # Of several tables, all have the columns of the first.
+        table, columns = _numbers(path, records, columns)
         tables.append(table)
         origins += [f"{path}:{record.line}" for record in records]
     return torch.cat(tables), origins
 
 
-def _labelled_images(path: str, *, size: int, channels: int, invert: Invert) -> Labelled:
-    """Every image below a folder; where the folders name splits too, these do not matter here."""
+def _some(found: Labelled, kept: list[int]) -> Labelled:
+    """Those of texts or images."""
+    x: Any = found.x
+    labels, origins = ([part[i] for i in kept] for part in (found.labels, found.origins))
+    return Labelled([x[i] for i in kept] if isinstance(x, list) else x[kept], labels, origins)
+
+
+def _labelled_images(
+    path: str, *, size: int, channels: int, invert: Invert
+) -> tuple[Labelled, list[bytes]]:
+    """Every image below a folder, and what tells them apart; where folders name splits, these do not matter here."""
     folders = find_classes(path)
     files = [file for one in folders for file in one.files]
     labels = [one.name for one in folders for _ in one.files]
     x, marks = read_images(files, size=size, channels=channels, invert=invert)
     origins = [str(file) for file in files]
     check_conflicts(marks, labels, origins, what="image")
-    return Labelled(x, labels, origins)
+    return Labelled(x, labels, origins), marks
 
 
 def _check_table(path: str, kind: Kind) -> None:
@@ -248,32 +277,50 @@ def _image_files(path: str) -> list[Path]:
     return [place]
 
 
-def _texts(path: str, place: int) -> list[tuple[str, str]]:
+def _texts(path: str, place: int, *, typed: bool) -> list[tuple[str, str]]:
     """Texts and origins of a table, of a text file, or of one argument."""
     if is_table(path):
         records = read_records(path)
-        check_columns(path, records, [TEXT])
+        check_columns(path, records, [TEXT], remedy=RENAME)
         return [(cell(path, record, TEXT), f"{path}:{record.line}") for record in records]
-    if Path(path).suffix.lower() == ".txt" and " " not in Path(path).name:
+    is_there = _is_there(path)
+    if Path(path).suffix.lower() == ".txt" and (is_there or " " not in Path(path).name):
         return [(line, f"{path}:{number}") for number, line in text_lines(path)]
+    if is_there or not typed or path.startswith(("./", "../", "~/")):
+        found = f"{path} cannot be read as texts" if is_there else f"There is no file {path}"
+        raise DataError(
+            f"{found}; texts are read from tables ({', '.join(sorted(TABLES))}) with the column {TEXT!r}, and from "
+            ".txt files with one on each line."
+        )
     if not path.strip():
         raise DataError(f"Text number {place} is empty; say something.")
     return [(path.strip(), f"text {place}")]
 
 
-def _numbers(path: str, records: Sequence[Record]) -> torch.Tensor:
-    """All columns but the label as float32 (record, column), in the order of the first record."""
-    columns = [name for name in records[0].cells if name not in NOT_INPUTS]
+def _is_there(path: str) -> bool:
+    """Whether there is such a file or folder; a long text is the name of none."""
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def _numbers(
+    path: str, records: Sequence[Record], columns: Sequence[str]
+) -> tuple[torch.Tensor, Sequence[str]]:
+    """Columns as float32 (record, column), and their names: all but the label, as the first record has them."""
+    columns = columns or [name for name in records[0].cells if name not in NOT_INPUTS]
     if not columns:
         raise DataError(
             f"{path} has no column of numbers beside {', '.join(map(repr, records[0].cells))}; add some."
         )
-    return _numbers_in(path, records, columns)
+    return _numbers_in(path, records, columns), columns
 
 
 def _numbers_in(path: str, records: Sequence[Record], columns: Sequence[str]) -> torch.Tensor:
     """Columns as float32 (record, column)."""
-    check_columns(path, records, columns)
+    check_columns(path, records, columns, remedy=RENAME)
+    most = torch.finfo(torch.float32).max
     rows = []
     for record in records:
         row = []
@@ -282,10 +329,10 @@ def _numbers_in(path: str, records: Sequence[Record], columns: Sequence[str]) ->
                 value = float(record.cells[column])
             except ValueError:
                 value = math.nan
-            if not math.isfinite(value):
+            if not abs(value) <= most:
                 raise DataError(
                     f"{path}, line {record.line}: found {record.cells[column]!r} in the column {column!r}, expected a "
-                    "number; correct it, or take the column away."
+                    f"number of at most {most:.2g}; correct it, or take the column away."
                 )
             row.append(value)
         rows.append(row)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -19,6 +20,14 @@ TABLES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 
 ZIPPED = ".gz"
 """May stand behind any of them."""
+
+
+DELIMITERS = (",", ";", "\t", "|")
+"""What may stand between the cells of a CSV, of which its header says which: spreadsheets of some countries write
+semicolons."""
+
+LONGEST_CELL = 2**24
+"""Characters. A quote that is never closed would otherwise take all of a file of any length for one cell."""
 
 
 class Record(NamedTuple):
@@ -106,9 +115,22 @@ def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"The file {file} is empty; expected a text on each line.")
 
 
-def _csv_records(file: Path, delimiter: str) -> Iterator[Record]:
-    """Rows below the header; a cell in quotes may hold commas, quotes (doubled) and line breaks."""
-    reader = csv.reader(_lines(file, ""), delimiter=delimiter, strict=True)
+def _delimiter(header: str, delimiters: Sequence[str]) -> str:
+    """What stands between the cells of a header, the first by which it has more than one."""
+    for delimiter in delimiters:
+        with suppress(csv.Error, StopIteration):
+            if len(next(csv.reader([header], delimiter=delimiter, strict=True))) > 1:
+                return delimiter
+    return delimiters[0]
+
+
+def _csv_records(file: Path, delimiters: Sequence[str]) -> Iterator[Record]:
+    """Rows below the header; a cell in quotes may hold delimiters, quotes (doubled) and line breaks."""
+    lines = _lines(file, "")
+    above = list(_up_to_the_header(lines))
+    delimiter = _delimiter(above[-1] if above else "", delimiters)
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
+    reader = csv.reader(itertools.chain(above, lines), delimiter=delimiter, strict=True)
     begins, header = 1, None
     while True:
         begins = reader.line_num + 1
@@ -117,8 +139,14 @@ def _csv_records(file: Path, delimiter: str) -> Iterator[Record]:
         except StopIteration:
             break
         except csv.Error as error:
+            if "field limit" in str(error):
+                raise DataError(
+                    f"{file}, line {begins}: a cell has more than {LONGEST_CELL} characters; shorten it, or close the "
+                    "quote that it begins with."
+                ) from error
             raise DataError(
-                f"{file}, line {begins}: {error}; put cells that hold commas, quotes or line breaks in double quotes."
+                f"{file}, line {begins}: {error}; between cells stands {delimiter!r}, and cells that hold one, quotes "
+                "or line breaks go in double quotes, in which a quote is doubled."
             ) from error
         if not row:
             continue
@@ -133,14 +161,26 @@ def _csv_records(file: Path, delimiter: str) -> Iterator[Record]:
                     f"{file}, line {begins}: the column {repeated[0]!r} is there twice; rename one."
                 )
         elif len(row) != len(header):
+            remedy = (
+                f"put cells that hold {delimiter!r} in double quotes"
+                if len(row) > len(header)
+                else "add those that are missing, empty ones too"
+            )
             raise DataError(
-                f"{file}, line {begins}: found {len(row)} cells, but the header names {len(header)} columns; put "
-                "cells that hold commas in double quotes."
+                f"{file}, line {begins}: found {len(row)} cells, but the header names {len(header)} columns; {remedy}."
             )
         else:
             yield Record(begins, dict(zip(header, row, strict=True)))
     if header is None:
         raise _empty(file)
+
+
+def _up_to_the_header(lines: Iterator[str]) -> Iterator[str]:
+    """Blank lines, and the first that is not."""
+    for line in lines:
+        yield line
+        if line.strip():
+            return
 
 
 def as_cell(value: Any) -> str | None:
@@ -211,7 +251,7 @@ def records_of(path: str | Path, *, lists: bool = False) -> Iterator[Record]:
             f"{file} does not end in {', '.join(sorted(TABLES))}; save the table as one of these."
         )
     if ending in (".csv", ".tsv"):
-        records = _csv_records(file, "\t" if ending == ".tsv" else ",")
+        records = _csv_records(file, ("\t",) if ending == ".tsv" else DELIMITERS)
     else:
         records = _json_records(file, lists=lists)
     for record in records:
@@ -226,8 +266,20 @@ def read_records(path: str | Path, *, lists: bool = False) -> list[Record]:
     return list(records_of(path, lists=lists))
 
 
-def check_columns(path: str | Path, records: Iterable[Record], columns: Iterable[str]) -> None:
+def check_columns(
+    path: str | Path,
+    records: Iterable[Record],
+    columns: Iterable[str],
+    *,
+    remedy: str = "rename a column, or say which to use",
+) -> None:
     """Check that every record has the columns.
+
+    Args:
+        path: where they stand.
+        records: what was read.
+        columns: what is needed.
+        remedy: what to do, for the message.
 
     Raises:
         DataError: a column is missing; names those that there are.
@@ -238,7 +290,7 @@ def check_columns(path: str | Path, records: Iterable[Record], columns: Iterable
             if column not in record.cells:
                 raise DataError(
                     f"{path}, line {record.line}: there is no column {column!r}, only "
-                    f"{', '.join(map(repr, record.cells))}; rename a column, or say which to use."
+                    f"{', '.join(map(repr, record.cells))}; {remedy}."
                 )
 
 

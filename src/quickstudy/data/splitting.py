@@ -267,6 +267,26 @@ def note_conflicts(
         )
 
 
+def without_copies(
+    marks: Sequence[bytes | str], owners: Sequence[str], places: Sequence[str], *, what: str
+) -> list[int]:
+    """The examples to keep: of those that are given more than once in a class the first, with a note.
+
+    The arguments are those of :func:`check_conflicts`.
+    """
+    twice = _repeats(marks, owners)[0]
+    if twice:
+        a, b = twice[0]
+        more = f" ({len(twice) - 1} more such)" if len(twice) > 1 else ""
+        warnings.warn(
+            f"The {what} at {places[b]} is the same as that at {places[a]}{more}, and counts once.",
+            DataNote,
+            stacklevel=4,
+        )
+    later = {b for _, b in twice}
+    return [i for i in range(len(marks)) if i not in later]
+
+
 def _clash(
     clashes: Sequence[tuple[int, int]],
     marks: Sequence[bytes | str],
