@@ -147,15 +147,16 @@ def rejection_of(artifact: Artifact) -> Rejection:
     found = rejection_in(artifact.facts)
     if found is None:
         where = artifact.path or "ARTIFACT"
-        let = f"let it with: quickstudy evaluate {where} --unknown."
+        let = f"let its model learn it from classes of other data: quickstudy evaluate {where} --unknown."
         if ships(artifact.path):
             let = (
-                f"let a copy of the folder {where}, which ships with the package and stays as it is, with: "
-                "quickstudy evaluate COPY --data DATA --unknown."
+                "let a copy of its model learn it from classes of other data: copy the folder "
+                f"{where}, which ships with the package, and run quickstudy evaluate COPY --data DATA --unknown."
             )
         raise ArtifactError(
             "Neither this task nor its artifact has learned which queries are of no class; let the task learn it from "
-            f"its examples with: quickstudy adapt ARTIFACT EXAMPLES --unknown, fit(…, unknown=True) in Python, or {let}"
+            "its examples, by quickstudy adapt ARTIFACT EXAMPLES --unknown, or fit(…, unknown=True) in Python; or "
+            f"{let}"
         )
     return found
 

@@ -328,7 +328,7 @@ def load_config(path: str | Path) -> RunConfig:
             f"The configuration {str(path)!r} is no YAML: {_where(error)}; correct that line."
         ) from None
     except ConfigError as error:
-        raise ConfigError(f"{error} (In {path}.)") from None
+        raise ConfigError(f"In {path}: {error}") from None
 
 
 def _where(error: yaml.YAMLError) -> str:

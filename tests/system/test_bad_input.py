@@ -409,3 +409,10 @@ def test_nothing_is_trained_by_a_mistyped_folder(here: Path, capsys: Capture) ->
     assert "There is no run in" in text
     assert "say what to train, by --data or --config" in text
     assert not (here / "none").exists()
+    (here / "file").write_text("mine")
+    text = refused(capsys, 2, "train", "--out", here / "file")
+    assert "is a file, and a run is a folder" in text
+    assert "'anil'" in refused(capsys, 2, "train", "--print-config", "--set", "learner=anil")
+    (here / "run.yaml").write_text("learner: 3\n")
+    text = refused(capsys, 2, "train", "--config", here / "run.yaml", "--out", "new")
+    assert "run.yaml: The configuration's learner must be a name" in text

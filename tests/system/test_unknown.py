@@ -134,7 +134,7 @@ def test_where_the_training_data_is_gone_other_classes_of_the_data_at_hand_teach
 
 
 def test_a_model_that_ships_says_to_copy_it_first(capsys: pytest.CaptureFixture[str]) -> None:
-    says = r"adapt ARTIFACT EXAMPLES --unknown.* a copy of the folder .*text.*, which ships with the package"
+    says = r"adapt ARTIFACT EXAMPLES --unknown.* copy the folder .*text.*, which ships with the package"
     with pytest.raises(ArtifactError, match=says):
         rejection_of(load_artifact("text"))
     assert main(["evaluate", "text", "--data", "text:none.csv", "--unknown"]) == 1

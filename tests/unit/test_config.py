@@ -102,7 +102,7 @@ def test_faults_of_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"is no YAML: .* in line 2"):
         load_config(path)
     path.write_text("dat: glyphs", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"no key 'dat'.*run\.yaml"):
+    with pytest.raises(ConfigError, match=r"run\.yaml: .*no key 'dat'"):
         load_config(path)
 
 

@@ -105,6 +105,7 @@ def train(
         run = run.model_copy(update={"data": located(run.data, data_dir)})
     given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
     run = with_overrides(run, given + (settings or []))
+    check_names(run)
     if print_config:
         print_result(config_to_yaml(run).rstrip())
         return
@@ -144,7 +145,6 @@ def with_parts(
     from quickstudy.build import look_up, one_source, options_of, parse_spec
     from quickstudy.config import parse_config, with_overrides
     from quickstudy.data import SOURCES
-    from quickstudy.learners import LEARNERS
     from quickstudy.nn import ENCODERS
 
     changes: dict[str, object] = {}
@@ -162,11 +162,23 @@ def with_parts(
         changes["learner"] = learner
     if encoder is not None and encoder != run.encoder["name"]:
         changes["encoder"] = encoder
-    run = with_overrides(parse_config({**run.model_dump(mode="json"), **changes}), shape)
+    return with_overrides(parse_config({**run.model_dump(mode="json"), **changes}), shape)
+
+
+def check_names(run: RunConfig) -> None:
+    """Check that there is what a config names.
+
+    Raises:
+        BuildError: there is no such data source, learner or encoder.
+    """
+    from quickstudy.build import look_up, parse_spec
+    from quickstudy.data import SOURCES
+    from quickstudy.learners import LEARNERS
+    from quickstudy.nn import ENCODERS
+
     look_up("data source", parse_spec(run.data)[0], SOURCES)
     look_up("learner", run.learner["name"], LEARNERS)
     look_up("encoder", run.encoder["name"], ENCODERS)
-    return run
 
 
 def holds_run(folder: Path) -> bool:
@@ -178,8 +190,10 @@ def check_folder(out: Path, *, resume: bool) -> None:
     """Check that a training may go to a folder.
 
     Raises:
-        WrongUse: it holds a run, and nobody asked to go on with it.
+        WrongUse: it holds a run, and nobody asked to go on with it; or it is a file.
     """
+    if out.is_file():
+        raise WrongUse(f"{out} is a file, and a run is a folder; choose another place for --out.")
     if holds_run(out) and not resume:
         raise WrongUse(
             f"{out} holds a run already, which is never overwritten; go on with it by --resume, or choose another "
