@@ -1,6 +1,8 @@
 """What it costs to condition a learner: a training step of the MetaTransformer against one of the learner it wraps.
 
-A step is the loss of a batch of tasks and its gradient. One thread, processor time, the two interleaved.
+A step is the loss of a batch of tasks, its gradient, and what the optimiser makes of it; the loss and its gradient
+alone are beside it. So is the same with a bottleneck, through which the memory says what shapes. One thread, processor
+time, all interleaved.
 
 python benchmarks/conditioning.py [--smoke]
 """
@@ -13,7 +15,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.synthetic import Sinusoid
@@ -27,11 +28,13 @@ from quickstudy.learners import (
     TransformerNeuralProcess,
 )
 from quickstudy.nn.encoders import Encoder, ImageEncoder, RawEncoder, VectorEncoder
+from quickstudy.training.optimizer import optimizer_of
 from record import interleaved, record
 
 WAVES = {"shot": 10, "queries": 25, "tasks": 32}
 SHAPES = {"5-way 1-shot": (5, 1, 15, 4), "60-way 1-shot": (60, 1, 3, 1)}
 """Way, shot, queries of a class, tasks."""
+BOTTLENECK = 32
 
 
 def images(way: int, shot: int, queries: int, tasks: int) -> Episode:
@@ -48,13 +51,19 @@ def images(way: int, shot: int, queries: int, tasks: int) -> Episode:
     return Episode(examples(shot), examples(queries), Context(exists, torch.zeros(tasks, 0), names))
 
 
-def step_of(learner: Learner, episode: Episode) -> Callable[[], Any]:
-    weights = list(learner.parameters())
+def steps_of(learner: Learner, episode: Episode, name: str) -> dict[str, Callable[[], Any]]:
+    """What is timed of a learner, by name."""
+    optimizer = optimizer_of(learner, "muon", rate=0.001, weight_decay=0.01, fused=True)
 
-    def step() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(learner(episode), weights, allow_unused=True)
+    def gradient() -> None:
+        optimizer.zero_grad()
+        learner(episode).backward()
 
-    return step
+    def step() -> None:
+        gradient()
+        optimizer.step()
+
+    return {name: step, f"{name}, gradient alone": gradient}
 
 
 def compared(
@@ -65,15 +74,26 @@ def compared(
     rounds: int,
     values: int = 0,
 ) -> dict[str, Any]:
-    """Seconds of a step with and without, and their ratio."""
+    """Seconds of a step with and without, and their ratios."""
     options = {"values": values} if values else {}
     torch.manual_seed(0)
-    steps = {
-        "without": step_of(learner(encoder(), **options), episode),
-        "with": step_of(MetaTransformer(encoder(), learner=learner, **options), episode),
+    learners = {
+        "without": learner(encoder(), **options),
+        "with": MetaTransformer(encoder(), learner=learner, **options),
+        "with a bottleneck": MetaTransformer(
+            encoder(), learner=learner, bottleneck=BOTTLENECK, **options
+        ),
     }
+    steps: dict[str, Callable[[], Any]] = {}
+    for name, each in learners.items():
+        steps |= steps_of(each, episode, name)
     seconds = interleaved(steps, rounds=rounds)
-    return {"seconds": seconds, "ratio": seconds["with"] / seconds["without"]}
+    ratios = {
+        f"{name}{part}": seconds[f"{name}{part}"] / seconds[f"without{part}"]
+        for name in ("with", "with a bottleneck")
+        for part in ("", ", gradient alone")
+    }
+    return {"seconds": seconds, "ratios": ratios}
 
 
 def main() -> None:
@@ -103,7 +123,8 @@ def main() -> None:
         for learner in (ProtoNet, InContext):
             key = f"{'protonet' if learner is ProtoNet else 'in_context'}, images, {name}"
             found[key] = compared(learner, ImageEncoder, images(*shape), rounds=rounds)
-    record("conditioning", {"threads": 1, "waves": WAVES, "steps": found}, keep=not smoke)
+    figures = {"threads": 1, "bottleneck": BOTTLENECK, "waves": WAVES, "steps": found}
+    record("conditioning", figures, keep=not smoke)
 
 
 if __name__ == "__main__":

@@ -177,6 +177,24 @@ def test_texts_are_lists_of_strings(text_artifact):
         classifier.predict("one text")
 
 
+def test_paths_and_pictures_may_stand_in_an_array(image_artifact, tmp_path):
+    X = np.random.default_rng(0).integers(0, 120, (4, 8, 8), dtype=np.uint8)
+    pictures = np.empty(4, dtype=object)
+    for i, each in enumerate(X):
+        pictures[i] = Image.fromarray(each)
+        pictures[i].save(tmp_path / f"{i}.png")
+    files = [tmp_path / f"{i}.png" for i in range(4)]
+    classifier = FewShotClassifier(image_artifact).fit(files, list("abba"))
+    expected = classifier.predict_proba(files)
+    for same in (np.array([str(each) for each in files]), np.array(files), pictures):
+        np.testing.assert_allclose(classifier.predict_proba(same), expected, atol=1e-6)
+    for one in (files[0], str(files[0])):
+        with pytest.raises(ValueError, match=r"Found one path, '.*0.png'.* list of paths"):
+            classifier.predict(one)
+    with pytest.raises(ValueError, match=r"shape \(2,\)"):
+        classifier.predict(np.array([0.5, 1.0]))
+
+
 @pytest.mark.parametrize(
     ("X", "message"),
     [
@@ -209,6 +227,68 @@ def test_bad_tables_are_explained(table_artifact, iris):
         classifier.partial_fit(X[:1], [0], classes=[0, 1])
     with pytest.raises(ValueError, match="name an artifact"):
         FewShotClassifier().fit(X, y)
+
+
+def test_a_failed_fit_leaves_what_was_learned(table_artifact, text_artifact, iris):
+    X, y, others, _ = iris
+    texts, words = ["aaa ab", "zzz zy"], FewShotClassifier(text_artifact)
+    with pytest.raises(ValueError, match="one class only"):
+        words.fit(texts, ["x", "x"])
+    with pytest.raises(NotFittedError):
+        words.predict(texts)
+    words.fit(texts, ["first", "last"])
+    with pytest.raises(ValueError, match="one class only"):
+        words.fit(texts, ["x", "x"])
+    assert list(words.predict(["a a b", "y z z"])) == ["first", "last"]
+    table = FewShotClassifier(table_artifact).fit(X, y)
+    before = table.predict_proba(others)
+    for columns, labels in ((X[:, :1], y[:3]), (X[:, :1], np.zeros(len(X))), (X[:, :0], y)):
+        with pytest.raises(ValueError):
+            table.fit(columns, labels)
+        np.testing.assert_array_equal(table.predict_proba(others), before)
+    with pytest.raises(ValueError, match="not among"):
+        table.partial_fit(X[:1], [7], classes=[0, 1, 2])
+    table.set_params(artifact=None)
+    with pytest.raises(ValueError, match="name an artifact"):
+        table.fit(X, y)
+    np.testing.assert_array_equal(table.predict_proba(others), before)
+
+
+def test_no_text_is_told_in_a_sentence(text_artifact):
+    with pytest.raises(ValueError, match="empty list, where texts are expected"):
+        FewShotClassifier(text_artifact).fit([], [])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device that must not be there")
+def test_a_device_that_is_not_there_is_told(table_artifact, iris):
+    X, y, *_ = iris
+    for device in ("cuda", "nonsense"):
+        for start in (FewShotClassifier, FewShotRegressor):
+            with pytest.raises(ValueError, match=f"device='{device}'.* give device='cpu'"):
+                start(table_artifact, device=device).fit(X, y)
+        with pytest.raises(ValueError, match="give device='cpu'"):
+            FewShotClassifier.from_pretrained("text", learner="linear_head", device=device)
+
+
+@pytest.mark.parametrize("unknown", ["yes", 1.5, -0.1, [0.9]])
+def test_what_unknown_may_be_is_told(table_artifact, iris, unknown):
+    X, y, *_ = iris
+    with pytest.raises(ValueError, match="unknown is True, False, or the share"):
+        FewShotClassifier(table_artifact).fit(X, y, unknown=unknown)
+
+
+def test_labels_of_two_types_with_one_name_are_told(table_artifact, iris):
+    X = iris[0][:6]
+    mixed = ["1"] * 3 + [1] * 3
+    classifier = FewShotClassifier(table_artifact)
+    for labels in (mixed, np.array(mixed, dtype=object)):
+        with pytest.raises(ValueError, match="labels '1' and 1 are of two types"):
+            classifier.fit(X, labels)
+    with pytest.raises(ValueError, match="two types"):
+        classifier.fit(X, [1, 1, 1, 2, 2, 2], classes=[1, "1", 2])
+    with pytest.raises(ValueError, match="label number 2 is None"):
+        classifier.fit(X, ["a", None, "b", "a", "a", "b"])
+    assert classifier.fit(X, [1, np.int64(1), 1, 2, 2, 2]).classes_.tolist() == [1, 2]
 
 
 def test_a_constant_column_does_no_harm(table_artifact):

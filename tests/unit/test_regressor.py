@@ -264,6 +264,23 @@ def test_what_cannot_be_learned_is_explained(bayes, points):
         regressor.sample(X, n=0)
 
 
+def test_a_failed_fit_leaves_what_was_learned(bayes, points):
+    X, y, queries = points
+    regressor = FewShotRegressor(bayes)
+    with pytest.raises(ValueError, match="y contains NaN"):
+        regressor.fit(X[:, :1], np.full(len(X), math.nan))
+    with pytest.raises(NotFittedError):
+        regressor.predict(queries)
+    before = regressor.fit(X, y).predict(queries)
+    with pytest.raises(ValueError, match="6 examples and 2 values"):
+        regressor.fit(X[:, :1], y[:2])
+    np.testing.assert_array_equal(regressor.predict(queries), before)
+    regressor.set_params(standardise=True)
+    with pytest.raises(ValueError, match="Without an example there is no scale"):
+        regressor.begin(columns=1)
+    np.testing.assert_array_equal(regressor.predict(queries), before)
+
+
 def test_who_says_no_deviation_says_so(points):
     X, y, queries = points
     torch.manual_seed(0)

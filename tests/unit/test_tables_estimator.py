@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import pickle
 
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris, make_classification
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -15,6 +17,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from quickstudy import FewShotClassifier, FewShotRegressor
 from quickstudy.artifact import load_artifact, load_task, save_task
+from quickstudy.data.source import DataNote
 from quickstudy.durable import ArtifactError
 from quickstudy.estimator.tables import MOST_CATEGORIES, coding_of
 from quickstudy.pretrained import SHIPPED, Predicts, shipped
@@ -153,6 +156,110 @@ def test_many_categories_share_what_is_left() -> None:
 def test_yes_and_no_are_one_column() -> None:
     coding = coding_of(np.array([["yes"], ["no"], ["yes"]], dtype=object))
     assert coding(np.array([["no"], ["yes"], [None]], dtype=object)).tolist()[:2] == [[0.0], [1.0]]
+
+
+@pytest.mark.parametrize("gap", ["", "  ", "NA", "n/a", "NaN", "null", "None", "?", "-", None])
+def test_a_gap_leaves_a_column_of_numbers_one(gap: str | None) -> None:
+    numbers = np.linspace(-1, 1, 40)
+    y = np.where(numbers > 0, "hi", "lo")
+    rows: list[list[object]] = [[str(each)] for each in numbers]
+    rows[3] = [gap]
+    learned = classifier().fit(rows, y)
+    assert learned.coding_.categories == (None,)
+    assert learned.score([[str(each + 0.01)] for each in numbers], y) == 1
+    missing = learned.predict_proba([[None]])
+    np.testing.assert_array_equal(learned.predict_proba([[gap]]), missing)
+
+
+def test_gaps_among_categories_are_gaps_and_none_of_a_kind_is_a_kind() -> None:
+    written = np.array([[each] for each in ["red", "", "N/A", "none", "-", "red", "-"]], object)
+    assert coding_of(written).categories == (("-", "red", "none"),)
+    coded = coding_of(written)(written)
+    assert np.isnan(coded).all(axis=1).tolist() == [False, True, True, False, False, False, False]
+    assert coding_of(np.array([["-"], ["none"]], object)).categories == (("-", "none"),)
+
+
+def test_text_among_numbers_is_told_and_makes_categories() -> None:
+    rows = [[1, str(i)] for i in range(9)] + [[1, "12 kg"], [1, "heavy"]]
+    with pytest.warns(DataNote, match=r"Column 1 .* 9 numbers .* 2 other .* '12 kg' in row 10"):
+        learned = classifier().fit(rows, ["a", "b"] * 5 + ["a"])
+    assert learned.coding_.categories[0] is None
+    assert len(learned.coding_.categories[1]) == MOST_CATEGORIES
+    # Nobody took these for numbers, so nothing is said.
+    classifier().fit([["1"], ["2"], ["2a"], ["3"]], list("abab"))
+    classifier().fit([["1"], ["2"], ["x"], ["3"], ["y"], ["4"]], list("ababab"))
+
+
+def test_dates_are_numbers_of_days() -> None:
+    days = np.datetime64("2024-01-01") + np.arange(20) * np.timedelta64(3, "D")
+    y = np.arange(20) >= 10
+    nanoseconds = days.astype("datetime64[ns]")
+    nanoseconds[2] = np.datetime64("NaT")
+    learned = classifier().fit(nanoseconds[:, None], y)
+    assert learned.coding_.categories == (None,)
+    assert learned.score(days[:, None], y) > 0.9
+    moment = datetime.datetime(2024, 1, 7, 12)
+    east = datetime.timezone(datetime.timedelta(hours=2))
+    same = [
+        [days[2] + np.timedelta64(12, "h")],
+        [moment],
+        [moment.replace(tzinfo=datetime.UTC)],
+        [datetime.datetime(2024, 1, 7, 14, tzinfo=east)],
+    ]
+    table = np.array(same, dtype=object)
+    assert coding_of(table)(table)[:, 0].tolist() == [19729.5] * 4
+    mixed = Frame(
+        when=[datetime.date(2024, 1, 7), np.datetime64("NaT"), None],
+        took=[datetime.timedelta(hours=12), np.timedelta64(12, "h"), np.timedelta64("NaT")],
+    )
+    entries = np.asarray(mixed)
+    found = coding_of(entries)(entries)
+    np.testing.assert_array_equal(found, [[19729, 0.5], [NAN, 0.5], [NAN, NAN]])
+    lengths = (days - days[0])[:, None]
+    assert regressor().fit(lengths, np.arange(20.0)).score(lengths, np.arange(20.0)) > 0.9
+
+
+def test_columns_of_a_frame_need_no_type_in_common() -> None:
+    class Typed(Frame):
+        @property
+        def dtypes(self) -> np.ndarray:
+            return np.array([np.dtype("datetime64[ns]"), np.dtype(np.float64)], dtype=object)
+
+    days = list(np.datetime64("2024-01-01") + np.arange(8))
+    learned = classifier().fit(Typed(when=days, weight=[1.0] * 8), list("aaaabbbb"))
+    assert learned.coding_.categories == (None, None)
+    assert learned.predict(Typed(when=[days[0], days[7]], weight=[1.0] * 2)).tolist() == ["a", "b"]
+    with pytest.raises(ValueError, match="1 features, but FewShotClassifier is expecting 2"):
+        learned.predict(Frame(when=days))
+
+
+def test_rows_keep_their_entries_whatever_else_stands_in_them() -> None:
+    rows = [[1.0, "red", True], [2.0, None, True], [5.0, "blue", False], [6.0, "blue", False]]
+    learned = classifier().fit(rows, list("aabb"))
+    one = np.array(rows[:1], dtype=object)
+    np.testing.assert_array_equal(learned.predict_proba(rows[:1]), learned.predict_proba(one))
+    np.testing.assert_array_equal(
+        learned.predict_proba([tuple(rows[0])]), learned.predict_proba(one)
+    )
+    scores = cross_val_score(classifier(), rows * 4, list("aabb") * 4, cv=4)
+    assert scores.mean() == 1
+    values = cross_val_score(regressor(), rows * 4, [1.0, 2.0, 5.0, 6.0] * 4, cv=4)
+    assert values.mean() > 0.8
+    with pytest.raises(ValueError, match=r"first has 3 entries, and row 2 has 2"):
+        learned.predict([rows[0], [1.0, "red"]])
+
+
+def test_a_failed_fit_leaves_what_was_learned() -> None:
+    rows = [[weight, colour] for weight, colour in np.asarray(fruit())]
+    for learned, y in ((classifier(), KINDS), (regressor(), np.arange(18.0))):
+        with pytest.raises(ValueError):
+            learned.fit(rows[:1] * 2, y[:1])
+        with pytest.raises(NotFittedError):
+            learned.predict(rows)
+        answers = learned.fit(rows, y).predict(rows)
+        with pytest.raises(ValueError):
+            learned.fit([[each[1]] for each in rows], y[:1])
+        np.testing.assert_array_equal(learned.predict(rows), answers)
 
 
 @pytest.mark.parametrize(

@@ -7,40 +7,32 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
-from torch import Tensor
+from sklearn.utils.validation import check_is_fitted
 
 from quickstudy.answering import Judged, judge
 from quickstudy.artifact import AdaptedTask, Artifact, answer, extend, load_artifact
-from quickstudy.data.calling import Tokenizes, tokens_of
 from quickstudy.derive import derive
 from quickstudy.episode import Inputs
+from quickstudy.estimator.examples import read_examples
 from quickstudy.estimator.inputs import (
     Array,
-    artifact_to_start_from,
-    images_of,
-    mean_and_deviation,
+    check_device,
     note_texts,
     previous_task,
     reads_tables,
-    table_of,
-    texts_of,
 )
-from quickstudy.estimator.tables import coding_of, entries_of
+from quickstudy.estimator.keeping import Lasting
+from quickstudy.estimator.labels import check_names, classes_among, named, names_of, share_kept
 from quickstudy.evaluation.held_out import held_out
 from quickstudy.learning import and_unlabelled, begin_by_name, grow_by_name
 from quickstudy.likelihood import Bernoulli
 from quickstudy.naming import Description
-from quickstudy.nn.encoders import VectorEncoder
-from quickstudy.nn.tables import TableEncoder
 from quickstudy.pretrained import shipped
-from quickstudy.rejection import SHARE_KEPT
 
 
-class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class FewShotClassifier(ClassifierMixin, Lasting):  # type: ignore[misc]
     """Learns a new task from a few labelled examples, with what an artifact learned from many tasks.
 
     ``fit`` adapts the artifact to the examples, ``partial_fit`` goes on from there, and ``predict_proba`` answers.
@@ -48,13 +40,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     with the mean and standard deviation of the first examples seen and may be fewer than the artifact's; for images an
     array (example, height, width) or (example, channel, height, width) of uint8 or of floats in 0 … 1, or a list of
     file paths or Pillow images; for texts a list of strings, none of them empty; for tables an array, a list of rows or
-    a data frame, in which columns that cannot be read as numbers are categories, and None and NaN are gaps.
+    a data frame, in which columns that cannot be read as numbers are categories, and None, NaN and what people write
+    for them, such as an empty string or NA, are gaps.
 
     Args:
-        artifact: the folder of an artifact, or a loaded one.
+        artifact: the folder of an artifact, or a loaded one. A pickle holds it only where it lies in no folder; else it
+            is read again from there.
         device: where an artifact that is given as a folder computes.
 
     Attributes:
+        artifact_: what it computes with.
         classes_: the classes, sorted.
         n_features_in_: the number of columns; numbers only.
         task_: what was learned, an :class:`quickstudy.artifact.AdaptedTask`.
@@ -62,6 +57,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     >>> from quickstudy.artifact import Artifact
     >>> from quickstudy.config import RunConfig
     >>> from quickstudy.learners.metric import ProtoNet
+    >>> from quickstudy.nn.encoders import VectorEncoder
     >>> learner = ProtoNet(VectorEncoder(8)).eval()
     >>> config = RunConfig(data="numbers", encoder={"name": "vector", "inputs": 8})
     >>> classifier = FewShotClassifier(Artifact(learner, config, {}, id="untrained", path=None))
@@ -69,8 +65,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ['high']
     """
 
-    artifact_: Artifact
-    task_: AdaptedTask
     classes_: Array
 
     def __init__(
@@ -100,6 +94,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         folder = shipped(name)
         if learner is None:
             return cls(folder, device=device)
+        check_device(device)
         return cls(derive(load_artifact(folder, device), learner), device=device)
 
     def fit(
@@ -128,17 +123,19 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             ValueError: the examples are not of the artifact's kind, or of one class only; there are none, but a task
-                came before; ``unknown`` without examples or after another task.
+                came before; ``unknown`` without examples or after another task, or no share; labels of two types with
+                one name. What was learned before stays.
             ArtifactError: the artifact reads no names, or no such description; ``after`` has another artifact, or one
                 without memory; the artifact learns nothing from examples without a label; ``unknown`` where no class
                 has two examples.
         """
-        if unknown and (X is None or after is not None):
+        share = share_kept(unknown)
+        if share is not None and (X is None or after is not None):
             raise ValueError(
                 "What is of no class is learned from the examples of a task that begins by itself; give examples, and "
                 "leave after out."
             )
-        return self._begin(X, y, classes, description, after, unlabelled, unknown=unknown)
+        return self._begin(X, y, classes, description, after, unlabelled, share=share)
 
     def partial_fit(
         self, X: Any = None, y: Any = None, classes: Any = None, *, unlabelled: Any = None
@@ -162,38 +159,33 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not hasattr(self, "task_"):
             return self._begin(X, y, classes, "", None, unlabelled)
         before, task = self.classes_, self.task_
-        wanted = before if classes is None else np.unique(classes)
+        wanted = before if classes is None else classes_among(classes)
         if len(np.setdiff1d(before, wanted)):
             raise ValueError(
                 f"The task was begun with the classes {before.tolist()}, and now classes are {wanted.tolist()}; name "
                 "all old ones, or fit anew."
             )
         unshown = np.setdiff1d(np.setdiff1d(wanted, before), [] if y is None else y)
-        try:
+        with self._or_as_before():
             if len(unshown):
-                self.task_ = grow_by_name(
-                    self.artifact_, task, [str(each) for each in unshown.tolist()]
-                )
+                self.task_ = grow_by_name(self.artifact_, task, names_of(unshown))
             self.classes_ = wanted
             if X is None and unlabelled is not None:
                 self._learn_unlabelled(unlabelled)
             if X is None and (unlabelled is not None or len(unshown)):
                 return self
-            x = self._inputs(X, begin=not (task.examples or hasattr(self, "mean_")))
-            labels = self._labels(y, len(x))
+            x = read_examples(self, X, begin=not (task.examples or hasattr(self, "mean_")))
+            labels = named(y, self.classes_, len(x))
             note_texts(self.artifact_.learner.encoder, X, labels)
             self.task_ = extend(
                 self.artifact_, self.task_, *self._and(x, labels, unlabelled), new_classes=True
             )
-        except ValueError:
-            self.classes_, self.task_ = before, task
-            raise
         return self
 
     def predict_proba(self, X: Any) -> Array:
         """Probabilities (example, class), in the order of ``classes_``."""
         check_is_fitted(self, "task_")
-        found = answer(self.artifact_, self.task_, self._inputs(X, begin=False))
+        found = answer(self.artifact_, self.task_, read_examples(self, X, begin=False))
         p = found[:, self._columns()].double().cpu().numpy()
         return p / p.sum(axis=1, keepdims=True)
 
@@ -230,7 +222,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _judged(self, X: Any) -> Judged:
         check_is_fitted(self, "task_")
-        return judge(self.artifact_, self.task_, self._inputs(X, begin=False))
+        return judge(self.artifact_, self.task_, read_examples(self, X, begin=False))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -247,37 +239,65 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         after: FewShotClassifier | None,
         unlabelled: Any,
         *,
-        unknown: bool | float = False,
+        share: float | None = None,
     ) -> Self:
         previous = previous_task(after)
-        self.artifact_ = artifact_to_start_from(self.artifact, self.device)
-        if isinstance(self.artifact_.learner.likelihood, Bernoulli):
-            raise ValueError(
-                "This artifact gives an example any number of labels, and a FewShotClassifier one class; use "
-                "quickstudy.artifact.extend and answer, or an artifact of one class."
-            )
-        if X is None and classes is not None:
-            # Columns are measured as the task before has measured them, or else as they are.
-            for scale in ("mean_", "scale_", "n_features_in_", "feature_names_in_"):
-                self.__dict__.pop(scale, None)
-                if hasattr(after, scale):
-                    setattr(self, scale, getattr(after, scale))
-            self.classes_ = np.unique(classes)
-            self.task_ = begin_by_name(self.artifact_, self._names(), description, after=previous)
-            if unlabelled is not None:
-                self._learn_unlabelled(unlabelled)
-            return self
-        x = self._inputs(X, begin=True)
+        with self._or_as_before():
+            if isinstance(self._start_from_artifact().learner.likelihood, Bernoulli):
+                raise ValueError(
+                    "This artifact gives an example any number of labels, and a FewShotClassifier one class; use "
+                    "quickstudy.artifact.extend and answer, or an artifact of one class."
+                )
+            if X is None and classes is not None:
+                self._begin_by_name(classes, description, after, previous, unlabelled)
+            else:
+                self._begin_by_examples(
+                    X, y, classes, description, previous, unlabelled, share=share
+                )
+        return self
+
+    def _begin_by_name(
+        self,
+        classes: Any,
+        description: Description,
+        after: FewShotClassifier | None,
+        previous: AdaptedTask | None,
+        unlabelled: Any,
+    ) -> None:
+        # Columns are measured as the task before has measured them, or else as they are.
+        for scale in ("mean_", "scale_", "n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(scale, None)
+            if hasattr(after, scale):
+                setattr(self, scale, getattr(after, scale))
+        self.classes_ = classes_among(classes)
+        names = names_of(self.classes_)
+        self.task_ = begin_by_name(self.artifact_, names, description, after=previous)
+        if unlabelled is not None:
+            self._learn_unlabelled(unlabelled)
+
+    def _begin_by_examples(
+        self,
+        X: Any,
+        y: Any,
+        classes: Any,
+        description: Description,
+        previous: AdaptedTask | None,
+        unlabelled: Any,
+        *,
+        share: float | None,
+    ) -> None:
+        x = read_examples(self, X, begin=True)
+        check_names(y)
         check_classification_targets(y)
-        self.classes_ = np.unique(column_or_1d(y, warn=True) if classes is None else classes)
-        labels = self._labels(y, len(x))
+        self.classes_ = classes_among(y if classes is None else classes)
+        labels = named(y, self.classes_, len(x))
         if len(self.classes_) < 2:
             raise ValueError(
                 f"Found one class only, {self.classes_.tolist()[0]!r}; a task needs at least 2. Add examples of "
                 "another class."
             )
         note_texts(self.artifact_.learner.encoder, X, labels)
-        examples, names = self._and(x, labels, unlabelled), self._names()
+        examples, names = self._and(x, labels, unlabelled), names_of(self.classes_)
         self.task_ = extend(
             self.artifact_,
             None,
@@ -286,10 +306,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             description=description,
             after=previous,
         )
-        if unknown:
+        if share is not None:
             left = held_out(self.artifact_, *examples, class_names=names, description=description)
-            self.task_.rejection = left.rejection(SHARE_KEPT if unknown is True else unknown)
-        return self
+            self.task_.rejection = left.rejection(share)
 
     def _and(
         self, x: Inputs, labels: list[str], unlabelled: Any
@@ -297,56 +316,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Examples and labels, and behind them the examples that have none."""
         if unlabelled is None:
             return x, labels
-        return and_unlabelled(x, labels, self._inputs(unlabelled, begin=False))
+        return and_unlabelled(x, labels, read_examples(self, unlabelled, begin=False))
 
     def _learn_unlabelled(self, unlabelled: Any) -> None:
-        bare = self._inputs(unlabelled, begin=False)
+        bare = read_examples(self, unlabelled, begin=False)
         self.task_ = extend(self.artifact_, self.task_, *and_unlabelled(None, [], bare))
 
     def _columns(self) -> list[int]:
         """Where each class is in the answers of the task, in which new classes come last."""
-        return [self.task_.class_names.index(name) for name in self._names()]
-
-    def _names(self) -> list[str]:
-        return [str(each) for each in self.classes_.tolist()]
-
-    def _labels(self, y: Any, examples: int) -> list[str]:
-        """The name of each label."""
-        y = column_or_1d(y, warn=True)
-        if len(y) != examples:
-            raise ValueError(
-                f"Found {examples} examples and {len(y)} labels; give one label to each example."
-            )
-        unknown = np.setdiff1d(y, self.classes_)
-        if len(unknown):
-            raise ValueError(
-                f"The label {unknown.tolist()[0]!r} is not among the classes {self.classes_.tolist()}; name all "
-                "classes at the first partial_fit, or fit anew."
-            )
-        names = self._names()
-        return [names[i] for i in np.searchsorted(self.classes_, y).tolist()]
-
-    def _inputs(self, X: Any, *, begin: bool) -> Tensor:
-        """The examples as the artifact's encoder takes them."""
-        encoder = self.artifact_.learner.encoder
-        if isinstance(encoder, VectorEncoder):
-            return self._numbers(X, encoder, begin=begin)
-        if isinstance(encoder, TableEncoder):
-            entries = entries_of(self, X, begin=begin)
-            if begin:
-                self.coding_ = coding_of(entries)
-            return torch.from_numpy(self.coding_(entries))
-        if isinstance(encoder, Tokenizes):
-            return tokens_of(texts_of(X), encoder)
-        inputs = self.artifact_.inputs
-        shape = {name: inputs[name] for name in ("size", "channels", "invert")}
-        return images_of(X, shape)
-
-    def _numbers(self, X: Any, encoder: VectorEncoder, *, begin: bool) -> Tensor:
-        """Columns standardised with the mean and deviation of the first examples, once there are any."""
-        table = table_of(self, X, most=encoder.inputs, begin=begin)
-        if not begin and not hasattr(self, "mean_"):
-            return torch.from_numpy(table)
-        if begin:
-            self.mean_, self.scale_ = mean_and_deviation(table)
-        return torch.from_numpy((table - self.mean_) / self.scale_)
+        return [self.task_.class_names.index(name) for name in names_of(self.classes_)]

@@ -36,7 +36,7 @@ def artifact_to_start_from(artifact: str | Path | Artifact | None, device: str) 
         device: where an artifact that is given as a folder computes.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or no such device.
         ArtifactError: it cannot be read.
     """
     if artifact is None:
@@ -44,12 +44,37 @@ def artifact_to_start_from(artifact: str | Path | Artifact | None, device: str) 
             "There is nothing to start from; name an artifact's folder, such as artifact='runs/demo/artifact'."
         )
     if not isinstance(artifact, Artifact):
+        check_device(device)
         artifact = load_artifact(artifact, device)
     if isinstance(artifact.learner.encoder, VectorEncoder | RawEncoder | TableEncoder):
         # In double precision an answer does not depend on which others are asked for with it.
         learner = copy.deepcopy(artifact.learner).double().eval()
         artifact = dataclasses.replace(artifact, learner=learner)
     return artifact
+
+
+def check_device(device: str) -> None:
+    """Refuse a device on which torch cannot compute here.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"Found device={device!r}, on which torch cannot compute here; give device='cpu', or a device that this "
+            "machine and this build of torch have."
+        ) from error
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """What an artifact says of itself, without loading or checking it; nothing where there is none."""
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def reads_tables(artifact: str | Path | Artifact | None) -> bool:
@@ -59,9 +84,8 @@ def reads_tables(artifact: str | Path | Artifact | None) -> bool:
     if artifact is None:
         return False
     try:
-        record = json.loads((Path(artifact) / "config.json").read_text(encoding="utf-8"))
-        return bool(record["config"]["encoder"]["name"] == "table")
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(record_of(Path(artifact))["config"]["encoder"]["name"] == "table")
+    except (KeyError, TypeError):
         return False
 
 
@@ -96,10 +120,12 @@ def texts_of(X: Any) -> list[str]:
     """The strings of a list or a one-dimensional array.
 
     Raises:
-        ValueError: something else was given, or a text is empty.
+        ValueError: something else was given, no text at all, or a text is empty.
     """
     if isinstance(X, str) or np.ndim(X) != 1 or not all(isinstance(text, str) for text in X):
         raise ValueError("This artifact takes texts; give a list of strings.")
+    if not len(X):
+        raise ValueError("Found an empty list, where texts are expected; give at least one.")
     empty = [place for place, text in enumerate(X, start=1) if not text.strip()]
     if empty:
         more = f" ({len(empty) - 1} more such)" if len(empty) > 1 else ""
@@ -118,13 +144,20 @@ def images_of(X: Any, shape: dict[str, Any]) -> Tensor:
     """Images, or files of them, as uint8 (image, channel, size, size).
 
     Args:
-        X: an array (image, height, width) or (image, channel, height, width), or a list of paths or Pillow images.
+        X: an array (image, height, width) or (image, channel, height, width), or a list or a one-dimensional array of
+            paths or Pillow images.
         shape: size, channels and invert, as :func:`quickstudy.data.decoding.to_pixels` takes them.
 
     Raises:
         ValueError: something else was given.
         DataError: a file cannot be read.
     """
+    if isinstance(X, str | Path):
+        raise ValueError(
+            f"Found one path, {str(X)!r}, where several images are expected; give a list of paths, even of one."
+        )
+    if getattr(X, "ndim", 0) == 1:
+        X = np.asarray(X).tolist()
     if isinstance(X, Sequence) and X and all(isinstance(each, str | Path) for each in X):
         found, _ = read_inputs([str(each) for each in X], kind="image", **shape)
         if len(found) != len(X):

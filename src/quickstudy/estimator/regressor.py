@@ -8,23 +8,23 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 from torch import Tensor
 
 from quickstudy.answering import draws, values_and_doubt
-from quickstudy.artifact import AdaptedTask, Artifact, extend
+from quickstudy.artifact import Artifact, extend
 from quickstudy.build import one_source, parse_spec
 from quickstudy.data import SOURCES
 from quickstudy.data.source import TaskSource, World
 from quickstudy.estimator.inputs import (
     Array,
-    artifact_to_start_from,
     mean_and_deviation,
     previous_task,
     reads_tables,
     table_of,
 )
+from quickstudy.estimator.keeping import Lasting
 from quickstudy.estimator.tables import coding_of, entries_of
 from quickstudy.learning import begin
 from quickstudy.nn.encoders import RawEncoder, VectorEncoder
@@ -37,7 +37,7 @@ WITHOUT_DOUBT = (
 )
 
 
-class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class FewShotRegressor(RegressorMixin, Lasting):  # type: ignore[misc]
     """Learns a function from a few of its points, with what an artifact learned from many functions.
 
     ``fit`` adapts the artifact to the points, ``partial_fit`` goes on from there, and ``predict`` answers; ``begin``
@@ -50,11 +50,13 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     tables does so by itself.
 
     Args:
-        artifact: the folder of an artifact, or a loaded one, whose learner predicts numbers.
+        artifact: the folder of an artifact, or a loaded one, whose learner predicts numbers. A pickle holds it only
+            where it lies in no folder; else it is read again from there.
         standardise: whether to standardise columns and values; ``None`` as is right for the artifact's training data.
         device: where an artifact that is given as a folder computes.
 
     Attributes:
+        artifact_: what it computes with.
         n_features_in_: the number of columns.
         standardise_: whether columns and values are standardised.
         task_: what was learned, an :class:`quickstudy.artifact.AdaptedTask`.
@@ -65,9 +67,6 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     >>> bool(abs(mean - 17.5) < 1), bool(deviation > 0)
     (True, True)
     """
-
-    artifact_: Artifact
-    task_: AdaptedTask
 
     def __init__(
         self,
@@ -103,13 +102,14 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             ArtifactError: ``after`` has another artifact, or one without memory.
         """
         previous = previous_task(after)
-        self._start()
-        x = self._inputs(X, begin=True)
-        y = self._values(y, len(x))
-        self.centre_, self.spread_ = np.zeros(y.shape[1]), np.ones(y.shape[1])
-        if self.standardise_:
-            self.centre_, self.spread_ = mean_and_deviation(y)
-        self.task_ = extend(self.artifact_, None, x, self._as_learned(y), after=previous)
+        with self._or_as_before():
+            self._start()
+            x = self._inputs(X, begin=True)
+            y = self._values(y, len(x))
+            self.centre_, self.spread_ = np.zeros(y.shape[1]), np.ones(y.shape[1])
+            if self.standardise_:
+                self.centre_, self.spread_ = mean_and_deviation(y)
+            self.task_ = extend(self.artifact_, None, x, self._as_learned(y), after=previous)
         return self
 
     def partial_fit(self, X: Any, y: Any) -> Self:
@@ -134,16 +134,17 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: columns and values are to be standardised, for which there are no examples yet.
         """
-        self._start()
-        if self.standardise_ or isinstance(self.artifact_.learner.encoder, TableEncoder):
-            raise ValueError(
-                "Without an example there is no scale to bring numbers to; fit some first, or use an artifact that was "
-                "trained on a world, with standardise=False."
-            )
-        x = self._inputs(np.zeros((1, columns)), begin=True)
-        values = self._outputs()
-        self.centre_, self.spread_ = np.zeros(values), np.ones(values)
-        self.task_ = begin(self.artifact_, x, [f"value {i + 1}" for i in range(values)])
+        with self._or_as_before():
+            self._start()
+            if self.standardise_ or isinstance(self.artifact_.learner.encoder, TableEncoder):
+                raise ValueError(
+                    "Without an example there is no scale to bring numbers to; fit some first, or use an artifact that "
+                    "was trained on a world, with standardise=False."
+                )
+            x = self._inputs(np.zeros((1, columns)), begin=True)
+            values = self._outputs()
+            self.centre_, self.spread_ = np.zeros(values), np.ones(values)
+            self.task_ = begin(self.artifact_, x, [f"value {i + 1}" for i in range(values)])
         return self
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
@@ -189,8 +190,7 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return values[..., 0] if values.shape[2] == 1 else values
 
     def _start(self) -> None:
-        self.artifact_ = artifact_to_start_from(self.artifact, self.device)
-        learner = self.artifact_.learner
+        learner = self._start_from_artifact().learner
         if not learner.likelihood.of_values:
             raise ValueError("This artifact tells classes apart; use FewShotClassifier.")
         if not isinstance(learner.encoder, VectorEncoder | RawEncoder | TableEncoder):

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import datetime
 import math
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_array, validate_data
 
+from quickstudy.data.source import DataNote
 from quickstudy.estimator.inputs import Array
 
 MOST_CATEGORIES = 8
 """Categories of a column that get a column of their own, the most frequent ones."""
+
+GAPS = frozenset({"", "na", "n/a", "nan", "null", "?"})
+"""What people write for a missing entry, in whatever case and between whatever blanks."""
+
+GAPS_AMONG_NUMBERS = GAPS | {"none", "-"}
+"""Likewise where the other entries are numbers; among categories, these two may be one that means something."""
+
+MOSTLY, FEWEST = 0.75, 4
+"""Share of a column's known entries, and how many of them, that must be numbers for other text to be a surprise."""
+
+DAY = np.timedelta64(1, "D")
 
 
 @dataclass(frozen=True)
@@ -51,17 +65,30 @@ def coding_of(table: Array) -> Coding:
     """
     if table.dtype.kind != "O":
         return Coding((None,) * table.shape[1])
-    found: list[tuple[str, ...] | None] = []
-    for entries in table.T:
-        known = [each for each in entries if not _is_missing(each)]
-        if all(_number(each) is not None for each in known):
-            found.append(None)
-            continue
-        counts = Counter(str(each) for each in known)
-        # Equally frequent ones by name, so that the order of the examples means nothing.
-        names = sorted(counts, key=lambda name: (-counts[name], name))
-        found.append(tuple(names[:MOST_CATEGORIES]))
-    return Coding(tuple(found))
+    return Coding(tuple(_categories(entries, place) for place, entries in enumerate(table.T)))
+
+
+def _categories(entries: Array, place: int) -> tuple[str, ...] | None:
+    """The most frequent categories of a column; ``None`` where it holds numbers, or nothing."""
+    known = [(row, each) for row, each in enumerate(entries, 1) if not _is_missing(each)]
+    said = [(row, each) for row, each in known if not _is_missing(each, GAPS_AMONG_NUMBERS)]
+    other = [(row, each) for row, each in said if _number(each) is None]
+    numbers = len(said) - len(other)
+    if not other and (numbers or not known):
+        return None
+    if other and numbers >= max(FEWEST, MOSTLY * len(said)):
+        row, entry = other[0]
+        warnings.warn(
+            f"Column {place} holds {numbers} numbers and {len(other)} other entries, the first of them {entry!r} in "
+            f"row {row}, so all of its entries are taken as categories; correct these, or leave them empty where the "
+            "number is not known.",
+            DataNote,
+            stacklevel=4,
+        )
+    counts = Counter(str(each) for _, each in known)
+    # Equally frequent ones by name, so that the order of the examples means nothing.
+    names = sorted(counts, key=lambda name: (-counts[name], name))
+    return tuple(names[:MOST_CATEGORIES])
 
 
 def entries_of(estimator: BaseEstimator, X: Any, *, begin: bool) -> Array:
@@ -75,19 +102,60 @@ def entries_of(estimator: BaseEstimator, X: Any, *, begin: bool) -> Array:
     Raises:
         ValueError: it is no table, or has another number of columns.
     """
-    table = validate_data(estimator, X, reset=begin, dtype=None, ensure_all_finite=False)
-    return table.astype(object) if table.dtype.kind in "USTMm" else table
+    if hasattr(X, "columns"):
+        # The columns of a frame have types of their own, for which scikit-learn may find none in common.
+        validate_data(estimator, X, reset=begin, skip_check_array=True)
+        table = check_array(np.asarray(X, dtype=object), dtype=None, ensure_all_finite=False)
+    else:
+        rows = _rows(X) if isinstance(X, list | tuple) else X
+        table = validate_data(estimator, rows, reset=begin, dtype=None, ensure_all_finite=False)
+    if table.dtype.kind in "Mm":
+        return _days(table)
+    return table.astype(object) if table.dtype.kind in "UST" else table
 
 
-def _is_missing(entry: Any) -> bool:
+def _rows(X: list[Any] | tuple[Any, ...]) -> Array:
+    """A list of rows as an array of its entries, each as it is, where numpy would make text of all if one is."""
+    table = np.array(X, dtype=object)
+    if table.ndim == 1 and all(isinstance(row, list | tuple | np.ndarray) for row in X):
+        wrong = next((row for row, each in enumerate(X, 1) if len(each) != len(X[0])), None)
+        if wrong is not None:
+            raise ValueError(
+                f"The rows of a table must be equally long; the first has {len(X[0])} entries, and row {wrong} has "
+                f"{len(X[wrong - 1])}. Put None where an entry is missing."
+            )
+    return table
+
+
+def _is_missing(entry: Any, words: frozenset[str] = GAPS) -> bool:
     if entry is None or type(entry).__name__ in ("NAType", "NaTType"):
         return True
+    if isinstance(entry, str):
+        return entry.strip().casefold() in words
+    if isinstance(entry, np.datetime64 | np.timedelta64):
+        return bool(np.isnat(entry))
     return isinstance(entry, float | np.floating) and math.isnan(entry)
 
 
+def _days(moments: Any) -> Any:
+    """Moments of numpy's, or lengths of time, in days as floats: since 1970, or in all; NaN where there is none."""
+    if moments.dtype.kind == "M":
+        return (moments - np.datetime64(0, "s")) / DAY
+    return moments / DAY
+
+
 def _number(entry: Any) -> float | None:
-    """An entry as a number, infinite where it is larger than any; ``None`` where it is none."""
+    """An entry as a number, infinite where it is larger than any; ``None`` where it is none.
+
+    A moment is a number of days, so that columns of dates mean the same whatever wrote them.
+    """
     try:
+        if isinstance(entry, datetime.timedelta):
+            return entry / datetime.timedelta(days=1)
+        if isinstance(entry, datetime.date):
+            return _days_since_1970(entry)
+        if isinstance(entry, np.datetime64 | np.timedelta64):
+            return float(_days(entry))
         return float(entry)
     except OverflowError:
         return math.inf
@@ -95,9 +163,19 @@ def _number(entry: Any) -> float | None:
         return None
 
 
+def _days_since_1970(moment: datetime.date) -> float:
+    if not isinstance(moment, datetime.datetime):
+        return float(moment.toordinal() - datetime.date(1970, 1, 1).toordinal())
+    # What says no time zone is taken for UTC, as numpy takes it.
+    known = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+    return known.timestamp() / datetime.timedelta(days=1).total_seconds()
+
+
 def _numbers(entries: Array, place: int) -> Array:
     if entries.dtype.kind == "O":
-        found = [math.nan if _is_missing(each) else _number(each) for each in entries]
+        found = [
+            math.nan if _is_missing(each, GAPS_AMONG_NUMBERS) else _number(each) for each in entries
+        ]
         if None in found:
             raise ValueError(
                 f"Column {place} holds numbers since the task began, and now {entries[found.index(None)]!r}; give "
