@@ -41,6 +41,7 @@ from quickstudy.durable import (
 from quickstudy.learners.base import Learner
 from quickstudy.learning import extend
 from quickstudy.nn.several import SeveralEncoders
+from quickstudy.nn.tables import TableEncoder
 from quickstudy.pretrained import place_of, ships
 from quickstudy.rejection import FACT, Rejection
 
@@ -85,7 +86,7 @@ class Artifact:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What examples must be: their ``kind``, and for images ``size``, ``channels`` and ``invert``."""
+        """What examples must be: their ``kind``, how images are read, and whether tables may have categories."""
         name, _, options = parse_spec(one_source(self.config.data))
         source = SOURCES.get(name)
         kind = str(self.config.encoder["name"]) if source is None else source.kind
@@ -95,6 +96,8 @@ class Artifact:
                 found[key] = int(getattr(self.learner.encoder, key))
         if kind == "image":
             found["invert"] = options.get("invert", "auto")
+        if isinstance(self.learner.encoder, TableEncoder):
+            found["coded"] = True
         if isinstance(self.learner.encoder, SeveralEncoders):
             found["parts"] = list(self.learner.encoder.parts)
             for key in ("size", "channels"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -189,4 +190,5 @@ def _rows(artifact: Artifact, log: str | Path, events: Sequence[Event]) -> Tenso
                 f"{log}, line {event.line}: found {found} numbers, but the artifact reads {wanted}; correct that line, "
                 "or take it away."
             )
-    return torch.tensor([event.input for event in events], dtype=torch.float32)
+    rows = [[math.nan if one is None else one for one in event.input] for event in events]
+    return torch.tensor(rows, dtype=torch.float32)

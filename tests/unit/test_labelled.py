@@ -95,7 +95,7 @@ def test_columns_of_numbers_go_by_their_names(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x,y,label\n1,2,p\n3,4,q\n")
     (tmp_path / "b.csv").write_text("id,y,x\n7,20,10\n")
     (tmp_path / "c.csv").write_text("x\n1\n")
-    assert read_labelled(str(tmp_path / "a.csv"), kind="vector").columns == ("x", "y")
+    assert read_labelled(str(tmp_path / "a.csv"), kind="vector").columns == ["x", "y"]
     turned = read_labelled(str(tmp_path / "a.csv"), kind="vector", columns=["y", "x"])
     assert turned.x.tolist() == [[2, 1], [4, 3]]
     x, _ = read_inputs([str(tmp_path / "a.csv"), str(tmp_path / "b.csv")], kind="vector")

@@ -17,9 +17,9 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from quickstudy import FewShotClassifier, FewShotRegressor
 from quickstudy.artifact import load_artifact, load_task, save_task
+from quickstudy.data.coding import MOST_CATEGORIES, coding_of
 from quickstudy.data.source import DataNote
 from quickstudy.durable import ArtifactError
-from quickstudy.estimator.tables import MOST_CATEGORIES, coding_of
 from quickstudy.pretrained import SHIPPED, Predicts, shipped
 
 NAN = float("nan")

@@ -67,7 +67,7 @@ def correct(
     from quickstudy.adapted import fingerprints
     from quickstudy.artifact import base_of, extend, load_artifact, load_task, save_task
     from quickstudy.cli.asking import read_queries
-    from quickstudy.cli.values import read_rows
+    from quickstudy.cli.values import asked_rows
     from quickstudy.likelihood import Categorical
 
     model = load_artifact(base_of(task) if artifact is None else artifact)
@@ -77,7 +77,7 @@ def correct(
     if classes:
         x, origins, contents = read_queries(model, begun, [example])
     else:
-        x, origins = read_rows(begun, [example])
+        x, _, origins = asked_rows(begun, [example])
         contents = x.tolist()
     label = right_class(begun, right) if classes else right_number(right)
     predicted = predictions(model, begun, x)
@@ -179,6 +179,7 @@ def log_answers(
         correct: the right ones, where they are known.
         class_names: of the task.
     """
+    from quickstudy.durable import finite
     from quickstudy.feedback import Event, append, check_log, keep_image
 
     check_log(log)
@@ -189,7 +190,7 @@ def log_answers(
             task=Path(named).as_posix(),
             base=model.id,
             kind=kind,
-            input=content,
+            input=finite(content),
             predicted=predicted[i],
             correct=None if correct is None else correct[i],
             classes=tuple(class_names),

@@ -43,9 +43,10 @@ def read_many(model: Artifact, path: str) -> tuple[list[str], list[tuple[str, ..
         Failure: the model reads something else than texts.
         DataError: the table cannot be used; says where and what to do.
     """
-    from quickstudy.data.labelled import LABEL, TEXT
+    from quickstudy.data.labelled import TEXT
     from quickstudy.data.many_labels import labelled_many
     from quickstudy.data.records import read_records
+    from quickstudy.data.rows import LABEL
     from quickstudy.data.splitting import check_conflicts
 
     if model.inputs["kind"] != "text":

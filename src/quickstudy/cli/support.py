@@ -9,7 +9,7 @@ from quickstudy.cli.asking import as_inputs
 from quickstudy.cli.console import say
 from quickstudy.cli.errors import WrongUse
 from quickstudy.cli.many import gives_many, read_many, refuse_many
-from quickstudy.cli.values import COLUMNS
+from quickstudy.cli.values import noted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,8 +74,8 @@ def learn(
         examples, x, labels = read_support(
             model, support, unlabelled, form=form, fewest_classes=fewest
         )
-        if examples.columns:
-            form = form | {COLUMNS: list(examples.columns)}
+        if begun is None and examples.columns:
+            form = form | noted(examples.columns, examples.categories)
     task = extend(
         model,
         begun,
@@ -110,7 +110,7 @@ def read_support(
     if unlabelled is None:
         return examples, x, examples.labels
     if examples.columns:
-        form = {**form, COLUMNS: examples.columns}
+        form = {**form, **noted(examples.columns, examples.categories)}
     bare = read_unlabelled(model, unlabelled, form)
     return examples, *and_unlabelled(x, examples.labels, bare)
 

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from quickstudy.artifact import AdaptedTask, Artifact
+    from quickstudy.data.rows import Categories
     from quickstudy.naming import Description
 
-COLUMNS = "columns"
-"""Where a task notes what its inputs are called, in their order."""
+COLUMNS, CATEGORIES = "columns", "categories"
+"""Where a task notes what its inputs are called, in their order, and the categories of each, if it may have any."""
 
 
 def learn_values(
@@ -36,20 +37,29 @@ def learn_values(
         Failure: the table has another number of inputs than the model reads.
     """
     from quickstudy.artifact import extend
-    from quickstudy.data.labelled import read_numbers, read_valued
+    from quickstudy.data.rows import read_rows, read_valued
 
     path = str(support)
     if begun is not None:
         (target,) = begun.class_names
-        columns: list[str] = begun.inputs[COLUMNS]
-        table, _ = read_numbers(path, [*columns, target])
-        x, y = table[:, :-1], table[:, -1:]
+        form = begun.inputs
+        x, y, _ = read_rows(path, form[COLUMNS], target=target, categories=form.get(CATEGORIES))
+        assert y is not None
     else:
-        found = read_valued(path)
-        x, y, columns, target = found.x, found.y, found.columns, found.target
-        check_width(model, columns, path)
+        rows, y, target = read_valued(path, coded=model.inputs.get("coded", False))
+        x = rows.x
+        check_width(model, rows.columns, path)
+        form = model.inputs | noted(rows.columns, rows.categories)
     task = extend(model, begun, x, y, class_names=[target], description=description, after=after)
-    return replace(task, inputs=model.inputs | {COLUMNS: columns})
+    return replace(task, inputs=form)
+
+
+def noted(columns: Sequence[str], categories: Categories | None) -> dict[str, Any]:
+    """What a task notes of its columns."""
+    if categories is None:
+        return {COLUMNS: list(columns)}
+    lists = [None if each is None else list(each) for each in categories]
+    return {COLUMNS: list(columns), CATEGORIES: lists}
 
 
 def check_width(model: Artifact, columns: Sequence[str], where: str) -> None:
@@ -107,8 +117,7 @@ def ask_values(
     from quickstudy.artifact import answer
 
     (target,) = task.class_names
-    rows, origins = read_rows(task, inputs, labelled=labelled)
-    x = rows[:, : len(task.inputs[COLUMNS])]
+    x, truth, origins = asked_rows(task, inputs, labelled=labelled)
     answers = answer(model, task, x)[:, 0].cpu()
     if not labelled:
         return Values(origins, target, answers, None, x)
@@ -119,33 +128,40 @@ def ask_values(
                 f"The task learned from {origin} itself, which therefore cannot test it; leave that input out, or "
                 "predict without --labelled."
             )
-    return Values(origins, target, answers, rows[:, -1], x)
+    assert truth is not None
+    return Values(origins, target, answers, truth[:, 0], x)
 
 
-def read_rows(
+def asked_rows(
     task: AdaptedTask, inputs: list[str], *, labelled: bool = False
-) -> tuple[Tensor, list[str]]:
-    """Tables of numbers, or numbers that were typed, (input, column), and where each came from; errors as above."""
+) -> tuple[Tensor, Tensor | None, list[str]]:
+    """Rows of tables, or typed ones, as :func:`quickstudy.data.rows.read_rows` gives them; errors as above."""
     import torch
 
-    from quickstudy.data.labelled import read_numbers
     from quickstudy.data.records import TABLES
+    from quickstudy.data.rows import read_rows, row_of
 
     columns: list[str] = task.inputs[COLUMNS]
-    wanted = [*columns, *task.class_names] if labelled else columns
-    tables, origins = [], []
+    categories = task.inputs.get(CATEGORIES)
+    (name,) = task.class_names
+    tables, truths, origins = [], [], []
     for one in inputs:
         if Path(one).suffix.lower() in TABLES:
-            table, places = read_numbers(one, wanted)
+            x, y, places = read_rows(
+                one, columns, target=name if labelled else "", categories=categories
+            )
         elif labelled:
             raise WrongUse(
-                f"Found {one!r} with --labelled; name a table with the columns {', '.join(wanted)}."
+                f"Found {one!r} with --labelled; name a table with the columns {', '.join([*columns, name])}."
             )
+        elif categories is not None:
+            x, y, places = row_of(one, columns, categories), None, [one]
         else:
-            table, places = torch.tensor([typed_numbers(one, columns)]), [one]
-        tables.append(table)
+            x, y, places = torch.tensor([typed_numbers(one, columns)]), None, [one]
+        tables.append(x)
+        truths += [] if y is None else [y]
         origins += places
-    return torch.cat(tables), origins
+    return torch.cat(tables), torch.cat(truths) if labelled else None, origins
 
 
 def typed_numbers(text: str, columns: Sequence[str]) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,33 +14,21 @@ from quickstudy.data.images import find_classes, is_image, list_images
 from quickstudy.data.items import read_parts
 from quickstudy.data.records import (
     TABLES,
-    Record,
     cell,
     check_columns,
     is_table,
     read_records,
     text_lines,
 )
+from quickstudy.data.rows import LABEL, RENAME, Categories, check_table, rows_of
 from quickstudy.data.source import DataError
 from quickstudy.data.splitting import check_conflicts, note_conflicts, without_copies
 from quickstudy.episode import Inputs
 
 Kind = Literal["image", "text", "vector", "several"]
 
-LABEL = "label"
-"""The column of the labels."""
-
-VALUE = "value"
-"""The column of the numbers that are to be predicted."""
-
 TEXT = "text"
 """The column of the texts."""
-
-RENAME = "rename a column"
-"""What to do where one is missing."""
-
-NOT_INPUTS = frozenset({LABEL, "group", "split"})
-"""Columns of a table of numbers that are no numbers."""
 
 
 class Labelled(NamedTuple):
@@ -53,8 +40,10 @@ class Labelled(NamedTuple):
     """A label for each."""
     origins: list[str]
     """Where each came from: a file, or ``file.csv:12`` for the record that begins on line 12."""
-    columns: tuple[str, ...] = ()
-    """Of numbers, what they are called, in the order of x."""
+    columns: Sequence[str] = ()
+    """Of numbers, what the columns are called, in their order."""
+    categories: Categories | None = None
+    """As in :class:`quickstudy.data.rows.Rows`."""
 
 
 def read_labelled(
@@ -66,6 +55,8 @@ def read_labelled(
     invert: Invert = "auto",
     parts: Sequence[str] = (),
     columns: Sequence[str] = (),
+    coded: bool = False,
+    categories: Categories | None = None,
     fewest_classes: int = 2,
     once: bool = False,
 ) -> Labelled:
@@ -79,6 +70,8 @@ def read_labelled(
         invert: as in :class:`quickstudy.data.images.ImageSource`.
         parts: of examples of several.
         columns: of a task of numbers that was begun, what these are called; by default those that there are.
+        coded: of numbers, there may be categories and gaps as well.
+        categories: of a task that was begun, those that it knows.
         fewest_classes: 2 for a new task; 1 for more examples of a task that was begun.
         once: of images and texts that are given twice in a class, keep the first, with a note.
 
@@ -108,65 +101,14 @@ def read_labelled(
             if once:
                 found = _some(found, without_copies(texts, labels, origins, what="text"))
         else:
-            x, names = _numbers(path, records, columns)
-            found = Labelled(x, labels, origins, tuple(names))
+            rows = rows_of(path, records, columns, coded=coded, categories=categories)
+            found = Labelled(rows.x, labels, origins, rows.columns, rows.categories)
     classes = sorted(set(found.labels))
     if len(classes) < fewest_classes:
         raise DataError(
             f"{path} holds one class, {classes[0]!r}; a task needs at least {fewest_classes}. Add examples of another."
         )
     return found
-
-
-class Valued(NamedTuple):
-    """Examples and the number that each is to predict."""
-
-    x: torch.Tensor
-    """float (example, column)"""
-    y: torch.Tensor
-    """float (example, 1)"""
-    columns: list[str]
-    """What the inputs are called, in the order of x."""
-    target: str
-    """What the number is called."""
-    origins: list[str]
-    """Where each came from, as in :class:`Labelled`."""
-
-
-def read_valued(path: str, *, target: str | None = None) -> Valued:
-    """Examples with a number to predict, from a table of numbers.
-
-    Args:
-        path: the table (.csv, .tsv or .jsonl).
-        target: the column of the number; by default ``value``, or else the last column.
-
-    Raises:
-        DataError: what was found cannot be used; says where and what to do.
-    """
-    _check_table(path, "vector")
-    records = read_records(path)
-    names = list(records[0].cells)
-    chosen = target or (VALUE if VALUE in names else names[-1])
-    columns = [name for name in names if name != chosen]
-    if not columns:
-        raise DataError(
-            f"{path} has one column only, {chosen!r}; expected columns of inputs, and the number to predict in the "
-            f"column {VALUE!r} or the last one."
-        )
-    origins = [f"{path}:{record.line}" for record in records]
-    y = _numbers_in(path, records, [chosen])
-    return Valued(_numbers_in(path, records, columns), y, columns, chosen, origins)
-
-
-def read_numbers(path: str, columns: Sequence[str]) -> tuple[torch.Tensor, list[str]]:
-    """Some columns of a table of numbers, float (example, column), and where each row came from.
-
-    Raises:
-        DataError: a column is missing, or holds something else than numbers.
-    """
-    _check_table(path, "vector")
-    records = read_records(path)
-    return _numbers_in(path, records, columns), [f"{path}:{record.line}" for record in records]
 
 
 def read_inputs(
@@ -178,6 +120,8 @@ def read_inputs(
     invert: Invert = "auto",
     parts: Sequence[str] = (),
     columns: Sequence[str] = (),
+    coded: bool = False,
+    categories: Categories | None = None,
     typed: bool = True,
 ) -> tuple[Inputs, list[str]]:
     """Examples without labels, and where each came from.
@@ -190,7 +134,9 @@ def read_inputs(
         channels: 1 for grey images, 3 for colour.
         invert: as in :class:`quickstudy.data.images.ImageSource`.
         parts: of examples of several, which stand in tables.
-        columns: as in :func:`read_labelled`.
+        columns: as in :func:`read_labelled`, and so are those that follow.
+        coded: there may be categories and gaps.
+        categories: those that a task knows.
         typed: a text may be given itself, and not only a file of them.
 
     Returns:
@@ -228,7 +174,9 @@ def read_inputs(
         _check_table(path, kind)
         records = read_records(path)
         # Of several tables, all have the columns of the first.
-        table, columns = _numbers(path, records, columns)
+        table, columns, categories = rows_of(
+            path, records, columns, coded=coded, categories=categories
+        )
         tables.append(table)
         origins += [f"{path}:{record.line}" for record in records]
     return torch.cat(tables), origins
@@ -256,13 +204,8 @@ def _labelled_images(
 
 def _check_table(path: str, kind: Kind) -> None:
     """Check that a path is a table."""
-    if not is_table(path):
-        columns = {"text": "text and label", "several": "image, text or numbers, and label"}.get(
-            kind, "of numbers, and label"
-        )
-        raise DataError(
-            f"Found {path}; expected a table ({', '.join(sorted(TABLES))}) with the columns {columns}."
-        )
+    columns = {"text": "text and label", "several": "image, text or numbers, and label"}
+    check_table(path, columns.get(kind, "of numbers, and label"))
 
 
 def _image_files(path: str) -> list[Path]:
@@ -303,37 +246,3 @@ def _is_there(path: str) -> bool:
         return Path(path).expanduser().exists()
     except (OSError, ValueError, RuntimeError):
         return False
-
-
-def _numbers(
-    path: str, records: Sequence[Record], columns: Sequence[str]
-) -> tuple[torch.Tensor, Sequence[str]]:
-    """Columns as float32 (record, column), and their names: all but the label, as the first record has them."""
-    columns = columns or [name for name in records[0].cells if name not in NOT_INPUTS]
-    if not columns:
-        raise DataError(
-            f"{path} has no column of numbers beside {', '.join(map(repr, records[0].cells))}; add some."
-        )
-    return _numbers_in(path, records, columns), columns
-
-
-def _numbers_in(path: str, records: Sequence[Record], columns: Sequence[str]) -> torch.Tensor:
-    """Columns as float32 (record, column)."""
-    check_columns(path, records, columns, remedy=RENAME)
-    most = torch.finfo(torch.float32).max
-    rows = []
-    for record in records:
-        row = []
-        for column in columns:
-            try:
-                value = float(record.cells[column])
-            except ValueError:
-                value = math.nan
-            if not abs(value) <= most:
-                raise DataError(
-                    f"{path}, line {record.line}: found {record.cells[column]!r} in the column {column!r}, expected a "
-                    f"number of at most {most:.2g}; correct it, or take the column away."
-                )
-            row.append(value)
-        rows.append(row)
-    return torch.tensor(rows, dtype=torch.float32)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from quickstudy.data.calling import Tokenizes, tokens_of
+from quickstudy.data.coding import coding_of
 from quickstudy.estimator.inputs import images_of, mean_and_deviation, table_of, texts_of
 from quickstudy.estimator.keeping import Lasting
-from quickstudy.estimator.tables import coding_of, entries_of
+from quickstudy.estimator.tables import entries_of
 from quickstudy.nn.encoders import VectorEncoder
 from quickstudy.nn.tables import TableEncoder
 

@@ -16,6 +16,7 @@ from quickstudy.answering import draws, values_and_doubt
 from quickstudy.artifact import Artifact, extend
 from quickstudy.build import one_source, parse_spec
 from quickstudy.data import SOURCES
+from quickstudy.data.coding import coding_of
 from quickstudy.data.source import TaskSource, World
 from quickstudy.estimator.inputs import (
     Array,
@@ -25,7 +26,7 @@ from quickstudy.estimator.inputs import (
     table_of,
 )
 from quickstudy.estimator.keeping import Lasting
-from quickstudy.estimator.tables import coding_of, entries_of
+from quickstudy.estimator.tables import entries_of
 from quickstudy.learning import begin
 from quickstudy.nn.encoders import RawEncoder, VectorEncoder
 from quickstudy.nn.tables import TableEncoder
