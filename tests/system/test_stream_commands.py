@@ -148,8 +148,16 @@ def test_what_streams_are_not_scored_for_is_said(inside: Path, capsys: Capture) 
     for more in (["--unknown"], ["--unlabelled", "5"]):
         assert main(["evaluate", "runs/streams", "--stream", "3", *more]) == 2
         assert "leave --unknown and --unlabelled out" in capsys.readouterr().err
-    words = ["train", "--data", "glyphs", "--steps", "1", "--out", "letters"]
-    assert main([*words, "--set", "validation.episodes=2", "--set", "episode.way=3"]) == 0
-    capsys.readouterr()
-    assert main(["evaluate", "runs/streams", "--stream", "3", "--against", "letters"]) == 2
-    assert "--against compares models with answers of one kind" in capsys.readouterr().err
+    rivals = {
+        "glyphs": "reads examples of the kind vector, and glyphs reads image",
+        "logistic": "--against compares models with answers of one kind",
+    }
+    for rival, said in rivals.items():
+        few = ["validation.episodes=2", "episode.way=2", "episode.shot=2", "validation.way=2"]
+        words = ["train", "--data", rival, "--steps", "1", "--out", rival]
+        for each in (*few, "validation.shot=2"):
+            words += ["--set", each]
+        assert main(words) == 0
+        capsys.readouterr()
+        assert main(["evaluate", "runs/streams", "--stream", "3", "--against", rival]) == 2
+        assert said in capsys.readouterr().err
