@@ -14,6 +14,7 @@ from named_tasks import Words, text_task
 from quickstudy.artifact import Artifact, extend, load_task, save_task
 from quickstudy.artifact import answer as answer_of
 from quickstudy.config import RunConfig
+from quickstudy.data.source import DataNote
 from quickstudy.episode import Episode, Task, collate, take_tasks, without_support
 from quickstudy.learners.context import InContext
 from quickstudy.learners.ensemble import varied
@@ -208,7 +209,10 @@ def test_a_task_is_told_the_names_of_its_classes(names: bool, tmp_path: Path) ->
     assert (task.context.names.shape[2] > 0) == names
     save_task(tmp_path / "some.task", task)
     task = load_task(tmp_path / "some.task", artifact)
-    task = extend(artifact, task, x[:1], ["card_arrival"])
+    more = learner.encoder.tokenize(["did my card come"])
+    task = extend(artifact, task, more, ["card_arrival"])
     assert task.state.labels.shape[1] == (7 if names else 4)
+    with pytest.warns(DataNote, match="learned all these examples before"):
+        assert extend(artifact, task, x[:1], ["card_arrival"]) is task
     found = answer_of(artifact, task, x)
     close(found.sum(1), torch.ones(3).double())
