@@ -87,7 +87,15 @@ def read_corrections(
     encoder = artifact.learner.encoder
     tasks = [event.task for event in events]
     labels = [str(event.correct) for event in events] if classes else None
-    divided = divide(tasks, labels, seed=seed)
+    divided = divide(tasks, labels, seed=seed, inputs=[event.content[1] for event in events])
+    dropped = len(events) - len(divided.train) - len(divided.validation)
+    if dropped:
+        warnings.warn(
+            f"{dropped} corrections are not learned from, because their inputs are held out in another task, and who "
+            "has learned them cannot be judged by them.",
+            DataNote,
+            stacklevel=2,
+        )
     pools: dict[Split, Pool] = {}
     targets: dict[Split, Tensor] = {}
     parts: list[tuple[Split, list[int]]] = [

@@ -197,7 +197,11 @@ def test_each_encoder_reads_its_own_mask(plain: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ("", DataError, r"holds 96 sentences, and 0 words that stand in 20 or more .* 5% of all"),
+        (
+            "",
+            DataError,
+            r"holds 96 sentences, .* 20 or more .* 5% of all, 0 have 20 sentences of their own; a task",
+        ),
         ("least=1", ValueError, "found least=1, most=100, words=1000 and share=0.05"),
         ("least=9,most=8", ValueError, "least is at least 2 and at most most"),
         ("share=0", ValueError, "share above 0"),
@@ -260,3 +264,16 @@ def test_all_are_kept_as_often() -> None:
     assert max(counts.values()) < 320
     with pytest.raises(ValueError, match="at least 1; found 0"):
         at_most(rows, 0, of=str, mark=str)
+
+
+def test_words_do_not_starve_one_another(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    words = [f"{a}{b}" for a in "bcdfghklmnprstvz" for b in ("ane", "ole", "ust")]
+    path = tmp_path / "plain.txt"
+    rows = [" ".join(draw.sample(words, 8)) + f" the end {i}" for i in range(240)]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    source = HiddenWords(str(path), least=10, share=1.0)
+    kept = [one for part in source.parts.values() for one in part]
+    # A sentence serves one word, so 24 can have ten; shared out evenly, each of 48 would have five, and none stay.
+    assert len(kept) > 18
+    assert all(len(one.rows) >= 10 for one in kept)

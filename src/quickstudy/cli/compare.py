@@ -86,6 +86,7 @@ def compare(
     from quickstudy.evaluation.compare import TextTasks
     from quickstudy.evaluation.compare import compare as run
     from quickstudy.labelling import check_semi_supervised
+    from quickstudy.pretrained import place_of
 
     model = load_artifact(artifact)
     refuse_many(model, "compare")
@@ -95,7 +96,7 @@ def compare(
     try:
         alternatives[str(artifact)] = ByArtifact(model)
         for name in names:
-            other = name not in ALTERNATIVES and Path(name).exists()
+            other = name not in ALTERNATIVES and place_of(name).exists()
             alternatives[name] = ByArtifact(load_artifact(name)) if other else alternative(name)
     except AlternativeError as error:
         raise WrongUse(str(error)) from error

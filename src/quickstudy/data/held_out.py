@@ -31,16 +31,24 @@ class Division(NamedTuple):
     """What is new to who learned from the others."""
 
 
-def divide(tasks: Sequence[str], labels: Sequence[str] | None, *, seed: int) -> Division:
+def divide(
+    tasks: Sequence[str],
+    labels: Sequence[str] | None,
+    *,
+    seed: int,
+    inputs: Sequence[str] | None = None,
+) -> Division:
     """Hold out a quarter of the tasks, so that who is judged by them meets new ones.
 
     With fewer than four tasks it is a quarter of the classes of each, and one that is held out is held out of every
-    task. Where no task has four classes, one of two or three tasks is held out; of a single one, examples.
+    task. Where no task has four classes, one of two or three tasks is held out; of a single one, examples. An input
+    that is held out is learned from in no task; if too little is left then, the next of these ways is taken.
 
     Args:
         tasks: of each correction.
         labels: of each correction; None where numbers are predicted.
         seed: decides which are held out.
+        inputs: what tells the inputs apart; by default all are different.
 
     Raises:
         DataError: there are too few to hold any out.
@@ -59,11 +67,14 @@ def divide(tasks: Sequence[str], labels: Sequence[str] | None, *, seed: int) -> 
         ("tasks", partial(_tasks_out, fewest=2)),
         ("examples", _examples_out),
     ]
+    way = 1 if labels is None else 2
+    marks = [str(row) for row in range(len(tasks))] if inputs is None else inputs
     for held_out, choose in ways:
-        out = choose(rows, generator, 1 if labels is None else 2)
-        if out:
-            kept = [row for row in range(len(tasks)) if row not in out]
-            return Division(kept, sorted(out), held_out)
+        out = choose(rows, generator, way)
+        asked = {marks[row] for row in out}
+        kept = {row for row, mark in enumerate(marks) if row not in out and mark not in asked}
+        if out and _make_a_task(rows, kept, way):
+            return Division(sorted(kept), sorted(out), held_out)
     few = (
         f"{len(tasks)} corrections of {len(rows)} tasks are too few to learn from some and to judge by others; "
         "expected "
@@ -75,6 +86,8 @@ def divide(tasks: Sequence[str], labels: Sequence[str] | None, *, seed: int) -> 
             f"a task with {FEWEST} classes that were corrected twice or more, two tasks with two such classes each, or "
             f"two classes of a task with {FEWEST} corrections each"
         )
+    if len(set(marks)) < len(marks):
+        few += ", and no input on both sides"
     raise DataError(few + ". Collect more.")
 
 
@@ -89,6 +102,15 @@ def _some(of: Sequence[T], count: int, generator: torch.Generator) -> list[T]:
 def _twice(classes: Mapping[str, list[int]]) -> list[str]:
     """Classes that can be asked about: one example to learn from, another to answer."""
     return sorted(name for name, members in classes.items() if len(members) >= 2)
+
+
+def _make_a_task(rows: Rows, kept: set[int], way: int) -> bool:
+    """Whether what is kept still makes a task."""
+    left = (
+        {name: [row for row in members if row in kept] for name, members in classes.items()}
+        for classes in rows.values()
+    )
+    return any(len(_twice(classes)) >= way for classes in left)
 
 
 def _classes_out(rows: Rows, generator: torch.Generator, way: int) -> set[int]:

@@ -27,9 +27,10 @@ class HiddenWords(Texts):
     """Plain text without labels: a class is a word, its examples are sentences in which that word is hidden.
 
     Of the file each line, or each cell of the column of texts, is a sentence. Words are runs of letters, whatever their
-    case; where a word stands twice in a sentence, it is hidden twice. Each sentence is an example of one word only, the
-    rarest of the chosen words that it holds, so that no word and no sentence is in two splits, nor in two classes of a
-    task. Learners do not read what the classes are called: it is the answer.
+    case; where a word stands twice in a sentence, it is hidden twice. Each sentence is an example of one word only, so
+    that no word and no sentence is in two splits, nor in two classes of a task: of the chosen words that it holds, the
+    one which lacks the fewest sentences of ``least``, and where none lacks any, the rarest. Learners do not read what
+    the classes are called: it is the answer.
 
     Bansal et al. 2020, Self-Supervised Meta-Learning for Few-Shot Natural Language Classification Tasks (SMLMT).
     Differs from the paper: words are chosen by the bounds below and by chance among those that keep them, are split
@@ -79,7 +80,7 @@ class HiddenWords(Texts):
         counted = _counted(path, text)
         chosen = _chosen(counted, least=least, share=share, words=words, seed=seed)
         found = at_most(
-            _hidden(path, text, chosen),
+            _hidden(path, text, chosen, least=least),
             most,
             of=lambda each: each.label,
             mark=lambda each: each.text,
@@ -90,9 +91,9 @@ class HiddenWords(Texts):
         kept = {each.label for each in found}
         if len(kept) < 2:
             raise DataError(
-                f"{path} holds {counted.sentences:,} sentences, and {len(kept)} words that stand in {least} or more of "
-                f"them, but in no more than {share:.0%} of all; a task needs at least 2. Add sentences, or choose a "
-                "smaller least or a larger share."
+                f"{path} holds {counted.sentences:,} sentences, and of the words that stand in {least} or more of "
+                f"them, but in no more than {share:.0%} of all, {len(kept)} have {least} sentences of their own; a task "
+                "needs at least 2. Add sentences, or choose a smaller least or a larger share."
             )
         classes = divided(path, found, validation=validation, test=test, seed=seed)
         super().__init__(
@@ -147,17 +148,24 @@ def _chosen(
     return {word: counted.holding[word] for word in drawn}
 
 
-def _hidden(path: str, column: str, chosen: Mapping[str, int]) -> Iterator[LabelledText]:
-    """The sentences that hold a chosen word, without the rarest one."""
+def _hidden(
+    path: str, column: str, chosen: Mapping[str, int], *, least: int
+) -> Iterator[LabelledText]:
+    """The sentences that hold a chosen word, without one of them."""
+    own = dict.fromkeys(chosen, 0)
     for text, place in _sentences(path, column):
         places = list(_WORD.finditer(text))
         known = {match[0].casefold() for match in places} & chosen.keys()
         if not known:
             continue
-        word = min(known, key=lambda each: (chosen[each], each))
+        # Words would starve one another if the rarest always took the sentence.
+        word = min(
+            known, key=lambda each: (own[each] >= least, -min(own[each], least), chosen[each], each)
+        )
         out = [i for i, match in enumerate(places) if match[0].casefold() == word]
         if len(places) - len(out) < CONTEXT:
             continue
+        own[word] += 1
         first, last = max(0, out[0] - REACH), min(len(places) - 1, out[0] + REACH)
         start = places[first].start() if first else 0
         end = places[last].end() if last < len(places) - 1 else len(text)

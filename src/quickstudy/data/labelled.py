@@ -226,6 +226,8 @@ def _texts(path: str, place: int, *, typed: bool) -> list[tuple[str, str]]:
         records = read_records(path)
         check_columns(path, records, [TEXT], remedy=RENAME)
         return [(cell(path, record, TEXT), f"{path}:{record.line}") for record in records]
+    if not path.strip():
+        raise DataError(f"Text number {place} is empty; say something.")
     is_there = _is_there(path)
     if Path(path).suffix.lower() == ".txt" and (is_there or " " not in Path(path).name):
         return [(line, f"{path}:{number}") for number, line in text_lines(path)]
@@ -235,8 +237,6 @@ def _texts(path: str, place: int, *, typed: bool) -> list[tuple[str, str]]:
             f"{found}; texts are read from tables ({', '.join(sorted(TABLES))}) with the column {TEXT!r}, and from "
             ".txt files with one on each line."
         )
-    if not path.strip():
-        raise DataError(f"Text number {place} is empty; say something.")
     return [(path.strip(), f"text {place}")]
 
 

@@ -196,6 +196,7 @@ def alternative(name: str) -> Alternative:
     """
     if name not in ALTERNATIVES:
         raise AlternativeError(
-            f"There is no alternative named {name!r}; those known are {', '.join(ALTERNATIVES)}."
+            f"There is no alternative named {name!r}; those known are {', '.join(ALTERNATIVES)}, and the folder or the "
+            "name of another model is one."
         )
     return ALTERNATIVES[name][1]()

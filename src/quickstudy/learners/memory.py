@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from quickstudy.episode import WORD_PADDING, Context, Episode, Examples, Inputs, leaves, take_tasks
 from quickstudy.functional import Weights
 from quickstudy.learners.base import Learner, State
+from quickstudy.learners.carried import check_state, check_way
 from quickstudy.learners.describing import Described, Describer
 from quickstudy.learners.gradient import GradientLearner
 from quickstudy.learners.metric import ProtoNet, of_classes
@@ -124,12 +125,14 @@ class MetaTransformer(Learner):
         if shape not in get_args(Shape):
             raise ValueError(f"The shape must be {', '.join(get_args(Shape))}; found {shape!r}.")
         for name, found, least in (
+            ("width", width, 1),
+            ("heads", heads, 1),
             ("slots", slots, 1),
             ("layers", layers, 1),
             ("numbers", numbers, 0),
         ):
             if found < least:
-                raise ValueError(f"The number of {name} must be at least {least}; found {found}.")
+                raise ValueError(f"Option {name} must be at least {least}; found {found}.")
         if not 0 <= left_out <= 1:
             raise ValueError(f"left_out is a chance, 0 … 1; found {left_out}.")
         base = _wrapped(learner, encoder, values)
@@ -171,12 +174,16 @@ class MetaTransformer(Learner):
         self.similar = SimilarNames() if self.heads_from_names and not base.inner_loop else None
 
     def carry(self, state: State) -> State | None:
+        slots, width = self.start.shape
+        check_state(state, slots=slots, width=width)
         left = {"memory": state["memory"]}
         if self.similar is not None:
             left |= kept(state)
         return left
 
     def adapt(self, support: Examples, context: Context, state: State | None = None) -> State:
+        if state is not None:
+            self._check_state(state, context)
         found, numbers = self._found(support, context, state)
         known = _of_base(state or {})
         base = self.base.state_type(**known) if known else None
@@ -193,13 +200,22 @@ class MetaTransformer(Learner):
         return found | {f"base.{name}": value for name, value in fields.items()}
 
     def predict(self, state: State, x: Inputs, context: Context) -> Tensor:
+        self._check_state(state, context)
+        if "shape" not in state:
+            raise ValueError(
+                "This is what carry left of a task, from which nothing can be answered; adapt the next task from it "
+                "first."
+            )
         base = self.base.state_type(**_of_base(state))
         if isinstance(self.base, GradientLearner):
-            return self.base.predict(base, x, context)
+            outputs = self.base.predict(base, x, context)
+            self._check_way(outputs, context)
+            return outputs
         numbers = self._numbers(state["shape"])
         features = self._encode(x, numbers)
         with self._applied(numbers):
             outputs = self.base.predict(base, features, context)
+        self._check_way(outputs, context)
         return self._named_outputs(outputs, features, state)
 
     def outputs(self, episode: Episode) -> Tensor:
@@ -326,6 +342,22 @@ class MetaTransformer(Learner):
             found["names"] = names.masked_fill(~described.named[..., None], nothing)
         return found, self._numbers(shape)
 
+    def _check_state(self, state: State, context: Context) -> None:
+        """Refuse a state that is not one of this learner's, of these tasks."""
+        slots, width = self.start.shape
+        check_state(state, slots=slots, width=width, tasks=len(context.classes))
+        if self.heads_from_names and "shape" in state:
+            if "counts" not in state:
+                raise ValueError(
+                    "This learner reads names, and the state is of one that does not; adapt from the beginning."
+                )
+            check_way(state["counts"].shape[1], context.classes.shape[1], may_grow=self.grows)
+
+    def _check_way(self, outputs: Tensor, context: Context) -> None:
+        """Refuse outputs of other classes than the tasks have."""
+        if not self.describer.values:
+            check_way(outputs.shape[-1], context.classes.shape[1])
+
     def _known(self, state: State | None) -> State:
         """What counts of a state that is there already."""
         return {} if state is None or not (self.remembers or "shape" in state) else state
@@ -410,6 +442,11 @@ class MetaTransformer(Learner):
 
 def _wrapped(learner: Builder, encoder: Encoder, values: int) -> Learner:
     """The learner that is shaped: on the encoder's features, or, where it takes derivatives, on the encoder itself."""
+    if isinstance(learner, nn.Module):
+        raise ValueError(
+            f"The learner to shape is given as a class, such as {type(learner).__name__} or functools.partial of it, "
+            "which is built on the encoder; found one that is built."
+        )
     options = {"values": values} if values else {}
     cls = getattr(learner, "func", learner)
     if values and "values" not in inspect.signature(cls).parameters:

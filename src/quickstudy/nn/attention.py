@@ -117,6 +117,10 @@ class Attention(nn.Module):
         slots: int = 0,
     ) -> None:
         super().__init__()
+        if heads < 1 or width < 1:
+            raise ValueError(
+                f"Attention has at least one head and one feature; found {heads} heads and width {width}."
+            )
         if width % heads:
             raise ValueError(
                 f"The width must be a multiple of the number of heads; found width {width} and {heads} heads."
