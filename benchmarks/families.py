@@ -56,7 +56,7 @@ COMMON = {
     "validation": {"shot": 5, "queries": 25, "episodes": 256, "every": 250},
     "training": {"weight_decay": 0.01, "schedule": "cosine", "average": 0.99, "warmup": 50},
 }
-SHAPED: dict[str, Any] = {"name": "meta_transformer", "width": 16, "slots": 2, "bottleneck": 8}
+SMALL: dict[str, Any] = {"width": 16, "slots": 2, "bottleneck": 8}
 """A memory that fits the size of what it shapes; chosen on validation tasks after equally many steps."""
 PROCESS: dict[str, Any] = {"name": "neural_process", "width": 64, "layers": 4, "heads": 4}
 MAML: dict[str, Any] = {"name": "maml", "rates": "tensor", "rate": 0.001, "steps": 5}
@@ -64,11 +64,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "in_context": {"learner": PROCESS, "encoder": "raw"},
     "maml": {"learner": MAML, "encoder": {"name": "vector", "width": 64, "layers": 2}},
     "mmaml": {
-        "learner": SHAPED | {"learner": MAML},
+        "learner": {"name": "meta_transformer", "bottleneck": 32, "learner": MAML},
         "encoder": {"name": "vector", "width": 64, "layers": 2},
     },
     "meta_in_context": {
-        "learner": SHAPED | {"learner": PROCESS},
+        "learner": {"name": "meta_transformer", **SMALL, "learner": PROCESS},
         "encoder": "raw",
     },
 }

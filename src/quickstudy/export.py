@@ -22,6 +22,7 @@ from quickstudy.artifact import Artifact
 from quickstudy.durable import ArtifactError, write_file
 from quickstudy.episode import Context, Examples
 from quickstudy.learners.base import Learner, State
+from quickstudy.learners.memory import MetaTransformer
 from quickstudy.likelihood import (
     Categorical,
     Gaussian,
@@ -163,6 +164,11 @@ def export(
         raise ArtifactError(
             f"The learner {artifact.config.learner['name']!r} takes gradients while it adapts, which an exported "
             "program cannot; export a learner that adapts in one forward pass, such as in_context."
+        )
+    if isinstance(learner, MetaTransformer):
+        raise ArtifactError(
+            "A MetaTransformer makes new weights for each task while it runs, which an exported program does not; "
+            "export a learner that is not shaped, such as in_context."
         )
     example = one_example(artifact)
     if task is None:

@@ -184,17 +184,25 @@ def corrections(draw: st.DrawFn) -> tuple[list[str], list[str]]:
     return tasks, labels
 
 
-@given(given=corrections(), seed=st.integers(0, 3))
+@given(given=corrections(), seed=st.integers(0, 3), shared=st.integers(0, 9))
 def test_what_is_held_out_is_new_and_both_parts_hold_a_task(
-    given: tuple[list[str], list[str]], seed: int
+    given: tuple[list[str], list[str]], seed: int, shared: int
 ) -> None:
     tasks, labels = given
+    # The first inputs of each task are those of every other.
+    inputs, met = [], Counter[str]()
+    for task in tasks:
+        inputs.append(str(met[task]) if met[task] < shared else f"{task} {met[task]}")
+        met[task] += 1
     try:
-        found = divide(tasks, labels, seed=seed)
+        found = divide(tasks, labels, seed=seed, inputs=inputs)
     except DataError:
         return
-    assert sorted(found.train + found.validation) == list(range(len(tasks)))
-    assert divide(tasks, labels, seed=seed) == found
+    left_out = set(range(len(tasks))) - {*found.train, *found.validation}
+    asked = {inputs[row] for row in found.validation}
+    assert not asked & {inputs[row] for row in found.train}
+    assert all(inputs[row] in asked for row in left_out)
+    assert divide(tasks, labels, seed=seed, inputs=inputs) == found
     if found.held_out == "classes":
         assert not {labels[i] for i in found.train} & {labels[i] for i in found.validation}
     if found.held_out == "tasks":
@@ -234,3 +242,12 @@ def test_the_same_labels_in_every_task_are_held_out_everywhere() -> None:
 def test_too_few_are_refused(labels: list[str] | None) -> None:
     with pytest.raises(DataError, match=r"2 corrections of 1 tasks are too few.*Collect more"):
         divide(["t", "t"], labels, seed=0)
+
+
+def test_two_tasks_of_the_same_inputs_do_not_judge_one_another() -> None:
+    tasks, labels, inputs = ["a"] * 6 + ["b"] * 6, list("xxyyzz" * 2), list("123456" * 2)
+    assert divide(tasks, labels, seed=0).held_out == "tasks"
+    with pytest.raises(DataError, match=r"and no input on both sides\. Collect more"):
+        divide(tasks, labels, seed=0, inputs=inputs)
+    more = divide([*tasks, *"cccc"], [*labels, *"xxyy"], seed=0, inputs=[*inputs, *"pqrs"])
+    assert {tuple(more.train), tuple(more.validation)} != {()}

@@ -347,3 +347,60 @@ def test_one_task_of_a_batch_is_that_task_alone() -> None:
     whole = answer(learner, found)  # type: ignore[arg-type]
     for task in range(3):
         close(answer(learner, take_tasks(found, slice(task, task + 1))), whole[task : task + 1])  # type: ignore[arg-type]
+
+
+def test_a_state_of_something_else_is_refused_by_a_sentence() -> None:
+    learner, other = made(ProtoNet).eval(), made(ProtoNet, slots=3).eval()
+    assert isinstance(learner, MetaTransformer)
+    given = episode()
+    support, query, context = given
+    state = learner.adapt(support, context)
+    one = take_tasks(given, slice(1))
+    plain = ProtoNet(encoder()).double().eval()
+    wrong = {
+        "of the same tasks": lambda: learner.adapt(one.support, one.context, learner.carry(state)),
+        "as many slots": lambda: other.adapt(support, context, state),
+        "dictionary with its memory; found PrototypeState": lambda: learner.predict(
+            plain.adapt(support, context), query.x, context
+        ),
+        "what carry left of a task": lambda: learner.predict(
+            learner.carry(state), query.x, context
+        ),
+        "knows 3 classes, but the tasks have 2": lambda: learner.predict(
+            state, query.x, context._replace(classes=context.classes[:, :2])
+        ),
+    }
+    for said, do in wrong.items():
+        with pytest.raises(ValueError, match=said):
+            do()
+    with pytest.raises(ValueError, match="dictionary with its memory"):
+        learner.carry(plain.adapt(support, context))
+
+
+@pytest.mark.parametrize("wrapped", [ProtoNet, partial(MAML, steps=1)], ids=["protonet", "maml"])
+def test_named_classes_of_another_number_are_refused(wrapped: Callable[..., Learner]) -> None:
+    learner, nameless = made(wrapped, names=True).eval(), made(wrapped).eval()
+    support, query, context = named(episode(), ["alpha", "beta", ""])
+    fewer = context._replace(classes=context.classes[:, :2], names=context.names[:, :2])
+    state = learner.adapt(support, context)
+    for do in (
+        lambda: learner.predict(state, query.x, fewer),
+        lambda: learner.adapt(support, fewer, state),
+    ):
+        with pytest.raises(ValueError, match="knows 3 classes, but the tasks have 2"):
+            do()
+    with pytest.raises(ValueError, match="reads names, and the state is of one that does not"):
+        learner.predict(nameless.adapt(support, context), query.x, context)
+
+
+def test_a_learner_that_is_built_cannot_be_shaped() -> None:
+    with pytest.raises(
+        ValueError, match=r"given as a class, such as ProtoNet or functools\.partial"
+    ):
+        MetaTransformer(encoder(), learner=ProtoNet(encoder()))
+
+
+@pytest.mark.parametrize("options", [{"width": 0}, {"width": -4}, {"heads": 0}])
+def test_sizes_below_one_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be at least 1"):
+        MetaTransformer(encoder(), learner=ProtoNet, **options)  # type: ignore[arg-type]

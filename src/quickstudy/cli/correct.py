@@ -69,6 +69,7 @@ def correct(
     from quickstudy.cli.asking import read_queries
     from quickstudy.cli.values import asked_rows
     from quickstudy.likelihood import Categorical
+    from quickstudy.pretrained import ships
 
     model = load_artifact(base_of(task) if artifact is None else artifact)
     refuse_many(model, "correct")
@@ -110,9 +111,10 @@ def correct(
             else f"Only logged that {row['input']} is {label}: the task learned from it before, and unlearns nothing."
         )
     print_result(str(place if len(new) else task))
-    say(
-        f"Later, let the model learn too: {command('improve', model.path, '--feedback', log)} --out NEW"
-    )
+    later = command("improve", model.path, "--feedback", log)
+    if ships(model.path) and model.inputs["kind"] == "text":
+        later += " --data short_texts"  # which its own training data are not: at hand
+    say(f"Later, let the model learn too: {later} --out NEW")
 
 
 def right_class(task: AdaptedTask, label: str) -> str:

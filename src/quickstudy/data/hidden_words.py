@@ -92,8 +92,8 @@ class HiddenWords(Texts):
         if len(kept) < 2:
             raise DataError(
                 f"{path} holds {counted.sentences:,} sentences, and of the words that stand in {least} or more of "
-                f"them, but in no more than {share:.0%} of all, {len(kept)} have {least} sentences of their own; a task "
-                "needs at least 2. Add sentences, or choose a smaller least or a larger share."
+                f"them, but in no more than {share:.0%} of all, {len(kept)} have {least} sentences of their own; a "
+                "task needs at least 2. Add sentences, or choose a smaller least or a larger share."
             )
         classes = divided(path, found, validation=validation, test=test, seed=seed)
         super().__init__(

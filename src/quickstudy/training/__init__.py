@@ -45,6 +45,7 @@ from quickstudy.training.keeping import (
 from quickstudy.training.module import MetaTraining, TrainingError
 from quickstudy.training.neighbours import with_neighbours
 from quickstudy.training.pace import with_fastest_tasks, with_tasks
+from quickstudy.training.plateau import log
 from quickstudy.training.tasks import TaskData
 
 __all__ = ["Interrupted", "TrainingError", "is_main_process", "train"]
@@ -320,6 +321,11 @@ def train(
     else:
         learner = _begun(config, start)
     config = fitted(config, source, learner)
+    if config.episode.stream > 1 and not learner.has_memory and is_main_process():
+        log.warning(
+            f"The learner {config.learner['name']} carries nothing from task to task, so the {config.episode.stream} "
+            "tasks of a stream are as any others to it; learner=meta_transformer has a memory."
+        )
     path = out / "checkpoints" / "last.ckpt"
     begun = resume and path.exists()
     data = TaskData(source, config)

@@ -16,7 +16,7 @@ from quickstudy.corrections import Corrections, read_corrections
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.data.draw import index_generator
 from quickstudy.data.mixture import Mixed, Mixture
-from quickstudy.data.source import TaskSource
+from quickstudy.data.source import DataError, TaskSource
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import Examples, tree_map
 from quickstudy.evaluation import Contest, answer_batch, answering, interval, t_quantile
@@ -107,7 +107,15 @@ def improve(
         )
     old = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
     config = old.config if data is None else old.config.model_copy(update={"data": data})
-    source = build_source(config.data)
+    try:
+        source = build_source(config.data)
+    except DataError as error:
+        if data is not None:
+            raise
+        raise DataError(
+            f"The original tasks guard what the artifact has learned, and their data are not at hand ({error}) Name "
+            "data in their place with --data, such as --data short_texts for a model of texts."
+        ) from error
     found = read_corrections(old, feedback, source, seed=seed)
     rate = rate or RATE * config.training.rate
     run = _shortened(config, steps=steps, rate=rate, seed=seed)
