@@ -58,6 +58,7 @@ def test_a_model_is_compared_and_drawn(artifact: Path, tmp_path: Path, capsys: C
     ("words", "expected"),
     [
         (["--against", "magic"], "no alternative named 'magic'; those known are logreg"),
+        (["--against", "none/such"], "and the folder or the name of another model is one"),
         (["--against", "logreg,logreg"], "needs names, each once"),
         (["--plot", "a.pdf"], "drawn as .svg or .png; found a.pdf"),
         (["--data", "glyphs"], "reads examples of the kind text, but glyphs holds image"),

@@ -415,3 +415,22 @@ def test_ctrl_c_in_the_test_leaves_nothing(
         improve(old, tmp_path / "log.jsonl", tmp_path / "new", **SETTINGS)
     assert not isinstance(raised.value, Interrupted)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["log.jsonl", "run"]
+
+
+def test_whose_training_data_are_gone_is_improved_with_others(here: Path, capsys: Capture) -> None:
+    config = toy_config().model_copy(update={"data": "text:gone.csv"})
+    save_artifact("elsewhere", build_learner(config.learner, config.encoder), config, {})
+    with pytest.raises(
+        DataError, match=r"not at hand .*gone.csv.* data in their place with --data"
+    ):
+        improve("elsewhere", "log.jsonl", "new", **SETTINGS)
+
+
+def test_a_model_of_texts_that_ships_is_improved_with_texts_that_ship(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("few.csv").write_text("text,label\nwhere is it,delivery\nmy money back,refund\n")
+    assert main(["adapt", "text", "few.csv", "--out", "one.task"]) == 0
+    assert main(["correct", "one.task", "it is late", "delivery", "--log", "log.jsonl"]) == 0
+    assert "--feedback log.jsonl --data short_texts --out NEW" in last_line(capsys)

@@ -115,3 +115,12 @@ def test_what_streams_cannot_be_is_said(override: str, said: str) -> None:
 def test_horizon_and_habit_are_of_streams(key: str) -> None:
     with pytest.raises(ConfigError, match=rf"episode\.{key} must be 0 where episode\.stream is 1"):
         parse_config({"episode": {key: 2}})
+
+
+def test_who_has_no_memory_is_told_that_streams_change_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SOURCES, "toy", ToySource)
+    run = with_overrides(toy_config(steps=2), ["episode.stream=3"])
+    train(run, tmp_path, progress=False)
+    assert "carries nothing from task to task, so the 3 tasks of a stream" in caplog.text

@@ -173,3 +173,9 @@ def test_the_command_writes_models_and_tasks(
     assert "--replace" in capsys.readouterr().err
     assert main([*words, "--replace", "--way", "3"]) == 2
     assert "leave --way out" in capsys.readouterr().err
+
+
+def test_what_is_shaped_anew_for_each_task_is_no_one_program(tmp_path: Path) -> None:
+    artifact = artifact_of({"name": "meta_transformer", "width": 8, "heads": 2})
+    with pytest.raises(ArtifactError, match="makes new weights for each task while it runs"):
+        export(artifact, tmp_path / "model.pt2", way=5)
