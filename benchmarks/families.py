@@ -15,11 +15,12 @@ no learner can be below it, so a ratio of errors says little where the best ones
 
 Of each method, the outer rate, and of MAML the number of inner steps at the test, is chosen on validation tasks: rates
 are tried for a fifth of the budget, the best is trained for the whole of it, and if that diverges or ends worse than
-the trial did, the next best is trained, too. What is trained already is kept in the folder of the runs.
+the trial did, the next best is trained, too. With more seeds than one, the best is trained again with the others, and
+the error of a task is the mean of theirs. What is trained already is kept in the folder of the runs.
 
 Times that were measured before stay in the results.
 
-python benchmarks/families.py [--seconds N …] [--rates R …] [--runs FOLDER] [--tasks N] [--smoke]
+python benchmarks/families.py [--seconds N …] [--seeds N] [--rates R …] [--runs FOLDER] [--tasks N] [--smoke]
 """
 
 from __future__ import annotations
@@ -136,6 +137,13 @@ def finite(error: float) -> float:
     return error if math.isfinite(error) else math.inf
 
 
+def told(errors: Tensor) -> dict[str, Any]:
+    """The errors of tasks in a line; of those on which a method diverges, how many they are."""
+    known = errors[errors.isfinite()]
+    found = {**summary(known), "median": float(errors.nan_to_num(math.inf).median())}
+    return found | {"diverged": len(errors) - len(known)}
+
+
 def shown(errors: Mapping[Any, float]) -> dict[Any, float | None]:
     """As JSON holds it: none for who diverges."""
     return {key: error if math.isfinite(error) else None for key, error in errors.items()}
@@ -149,9 +157,10 @@ def contestant(
     rates: Sequence[float],
     validation: Episode,
     test: Episode,
+    seeds: int,
     smoke: bool,
 ) -> tuple[dict[str, Any], Tensor]:
-    """What is to be recorded of a method, and the error of each test task."""
+    """What is to be recorded of a method, and the error of each test task, in the mean over the seeds."""
     config = with_overrides(
         parse_config(COMMON | CONFIGS[name]), ["validation.episodes=4"] if smoke else []
     )
@@ -165,6 +174,7 @@ def contestant(
             continue
         by_rate[rate] = finite(float(errors(artifact.learner.eval(), validation).mean()))
     best: Outcome | None = None
+    chosen = rates[0]
     for rate in sorted(by_rate, key=by_rate.__getitem__) or rates:
         tried = with_overrides(config, [f"training.rate={rate}"])
         try:
@@ -177,20 +187,26 @@ def contestant(
         }
         steps = min(by_steps, key=by_steps.__getitem__)
         if best is None or by_steps[steps] < best.by_steps[best.steps]:
-            best = Outcome(artifact, used, steps, by_steps)
+            best, chosen = Outcome(artifact, used, steps, by_steps), rate
         if by_steps[steps] <= min(by_rate.values(), default=math.inf):
             break
     assert best is not None, f"{name} diverges at all rates"
     artifact, used, steps, by_steps = best
-    found = errors(with_steps(artifact, steps), test)
+    each = [errors(with_steps(artifact, steps), test)]
+    for seed in range(1, seeds):
+        again = with_overrides(config, [f"training.rate={chosen}", f"training.seed={seed}"])
+        other, _ = trained(again, runs / f"{name}-{chosen}-whole-{seed}", seconds)
+        each.append(errors(with_steps(other, steps), test))
+    found = torch.stack(each).mean(0)
     return {
+        "test_by_seed": [float(one.mean()) for one in each],
         "training_processor_seconds": used,
         "validation_by_rate": shown(by_rate),
         "inner_steps": steps,
         "validation_by_inner_steps": shown(by_steps),
         "parameters": artifact.facts["training"]["parameters"],
         "training_steps": artifact.facts["training"]["steps"],
-        "test": {**summary(found), "median": float(found.median())},
+        "test": told(found),
         "config": artifact.config.model_dump(mode="json"),
     }, found
 
@@ -204,6 +220,7 @@ def side_by_side(
     validation: Episode,
     test: Episode,
     best: Tensor,
+    seeds: int,
     smoke: bool,
 ) -> dict[str, Any]:
     """All methods after so many processor seconds of training, and by how much they are above others and the best."""
@@ -216,18 +233,24 @@ def side_by_side(
             rates=rates or RATES["maml" if "maml" in name else "process"],
             validation=validation,
             test=test,
+            seeds=seeds,
             smoke=smoke,
         )
         print(f"{seconds:g} s", name, json.dumps(methods[name]["test"]), flush=True)
     paired = {}
     for name in each.keys() - {"in_context"} if "in_context" in each else ():
-        difference, half = interval(each[name] - each["in_context"])
-        ratio = float(each[name].mean() / each["in_context"].mean())
+        known = each[name].isfinite()
+        own, plain = each[name][known], each["in_context"][known]
+        difference, half = interval(own - plain)
+        ratio = float(own.mean() / plain.mean())
         paired[name] = {"minus_in_context": difference, "ci95": half, "ratio": ratio}
     return {
         "methods": methods,
         "paired": dict(sorted(paired.items())),
-        "above_exact": {name: summary(found[: len(best)] - best) for name, found in each.items()},
+        "above_exact": {
+            name: summary(above[above.isfinite()])
+            for name, above in ((name, found[: len(best)] - best) for name, found in each.items())
+        },
     }
 
 
@@ -235,6 +258,7 @@ def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, nargs="+", default=[180.0, 300.0])
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each method")
     parser.add_argument("--rates", type=float, nargs="+", help="to choose from, of all methods")
     parser.add_argument("--runs", type=Path, default=Path("runs/families"))
     parser.add_argument("--tasks", type=int, default=2000)
@@ -262,6 +286,7 @@ def main() -> None:
                 validation=validation,
                 test=test,
                 best=best,
+                seeds=chosen.seeds,
                 smoke=chosen.smoke,
             )
         budgets = earlier("families", "budgets") | {f"{seconds:g}": found}
