@@ -195,11 +195,16 @@ def contestant(
     each = [errors(with_steps(artifact, steps), test)]
     for seed in range(1, seeds):
         again = with_overrides(config, [f"training.rate={chosen}", f"training.seed={seed}"])
-        other, _ = trained(again, runs / f"{name}-{chosen}-whole-{seed}", seconds)
+        try:
+            other, _ = trained(again, runs / f"{name}-{chosen}-whole-{seed}", seconds)
+        except TrainingError:
+            each.append(torch.full_like(each[0], math.nan))
+            continue
         each.append(errors(with_steps(other, steps), test))
-    found = torch.stack(each).mean(0)
+    # A training that diverges tells nothing of the others.
+    found = torch.stack([one for one in each if not one.isnan().all()]).mean(0)
     return {
-        "test_by_seed": [float(one.mean()) for one in each],
+        "test_by_seed": shown({seed: float(one.mean()) for seed, one in enumerate(each)}),
         "training_processor_seconds": used,
         "validation_by_rate": shown(by_rate),
         "inner_steps": steps,
