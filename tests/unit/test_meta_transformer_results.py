@@ -94,13 +94,15 @@ def test_what_feedback_is_worth() -> None:
 def test_what_conditioning_costs() -> None:
     said = text("meta-transformer")
     for name, step in figures("conditioning")["steps"].items():
-        assert f"| {name} | {step['ratio']:.2f} |" in said
+        ratios = step["ratios"]
+        cells = [ratios[each] for each in ("with", "with, gradient alone", "with a small memory")]
+        assert f"| {name} | {' | '.join(f'{each:.2f}' for each in cells)} |" in said
 
 
 def test_five_families() -> None:
     found, said = figures("families"), text("meta-transformer")
     budgets = found["budgets"]
-    assert list(budgets) == ["180", "300"]
+    assert list(budgets) == ["60", "180", "300"]
     for name in budgets["300"]["methods"]:
         tests = [budget["methods"][name]["test"] for budget in budgets.values()]
         cells = [
@@ -109,12 +111,33 @@ def test_five_families() -> None:
         assert f"| {' | '.join(cells)} |" in said
     exact = found["exact"]
     assert f"who knows the families has {exact['mean']:.2f} ± {exact['ci95']:.2f}" in said
-    three, five = (budget["paired"]["meta_in_context"] for budget in budgets.values())
-    assert f"errs by {five['minus_in_context']:+.2f} ± {five['ci95']:.2f}" in said
-    assert f"and by {three['minus_in_context']:+.2f} ± {three['ci95']:.2f} after three" in said
-    tests = {name: each["test"] for name, each in budgets["300"]["methods"].items()}
-    share = {name: each["mean"] / tests["maml"]["mean"] for name, each in tests.items()}
-    assert f"leave {share['mmaml']:.2f} of MAML's error" in said
-    assert f"has {share['meta_in_context']:.2f} of MAML's error" in said
+    one, three, five = (
+        f"{paired['minus_in_context']:+.2f} ± {paired['ci95']:.2f}"
+        for paired in (budget["paired"]["meta_in_context"] for budget in budgets.values())
+    )
+    assert f"it errs by {one} (paired) after one minute, {three} after three and {five}" in said
+    shares = {
+        key: {
+            name: [
+                methods[name]["test"][kind] / methods["maml"]["test"][kind]
+                for kind in ("mean", "median")
+            ]
+            for name in methods
+        }
+        for key, methods in ((key, budget["methods"]) for key, budget in budgets.items())
+    }
+    assert f"leave {shares['300']['mmaml'][0]:.2f} of MAML's error after five" in said
+    means, medians = ([each["meta_in_context"][i] for each in shares.values()] for i in (0, 1))
+    assert f"It has {means[0]:.2f} of MAML's error after one minute, {means[1]:.2f} after" in said
+    assert f"and {means[2]:.2f} after five; by the median task {medians[0]:.2f}, " in said
+    assert 0.5 * budgets["180"]["methods"]["maml"]["test"]["mean"] < exact["mean"]
+    assert f"{medians[1]:.2f} and {medians[2]:.2f}. On the tasks" in said
     above = {name: each["mean"] for name, each in budgets["300"]["above_exact"].items()}
     assert f"above it by {above['meta_in_context']:.2f}, and MAML by {above['maml']:.2f}" in said
+    diverged = {
+        (key, name): method["test"].get("diverged", 0)
+        for key, budget in budgets.items()
+        for name, method in budget["methods"].items()
+    }
+    assert {each for each, tasks in diverged.items() if tasks} == {("60", "maml"), ("180", "mmaml")}
+    assert set(diverged.values()) == {0, 1}
