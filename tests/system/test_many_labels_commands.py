@@ -106,6 +106,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["compare", "RUN"], "compare is not for a model that gives an example any number"),
         (["export", "RUN", "--to", "a.onnx"], "export is not for a model"),
         (
+            ["adapt", "RUN", "ONE", "--unlabelled", "ONE", "--out", "a.task"],
+            "--unlabelled is not for a model that gives",
+        ),
+        (
             ["train", "--data", "DATA", "--learner", "matching", "--dry-run"],
             "choose a learner of many labels: protonet, linear_head.",
         ),

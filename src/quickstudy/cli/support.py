@@ -65,8 +65,12 @@ def learn(
         return begun
     labels: Labels
     if gives_many(model):
-        if share_kept is not None:
-            refuse_many(model, "--unknown")
+        for given, option in (
+            (share_kept is not None, "--unknown"),
+            (unlabelled is not None, "--unlabelled"),
+        ):
+            if given:
+                refuse_many(model, option)
         texts, labels, _ = read_many(model, str(support))
         x = as_inputs(model, texts)
     else:
