@@ -133,15 +133,17 @@ def told(
     if isinstance(labels, Tensor) or y.ndim > 1:
         return x, y, marks, [""] * len(y)
     said = (y != NO_LABEL).tolist()
-    own = [mark for mark, has in zip(marks, said, strict=True) if has]
-    known = {*own, *([] if task is None else task.seen)}
-    kept = [has or mark not in known for mark, has in zip(marks, said, strict=True)]
-    if any(said) and task is not None and task.inputs.get("kind") in ("image", "text"):
+    learned: set[tuple[str, str]] = set()
+    if task is not None and task.inputs.get("kind") in ("image", "text"):
         learned = set(zip(task.seen, task.taught, strict=True))
-        again = [pair in learned for pair in zip(marks, labels, strict=True)]
-        if any(again):
-            note_again(sum(again), sum(said))
-        kept = [keep and not twice for keep, twice in zip(kept, again, strict=True)]
+    again = [pair in learned for pair in zip(marks, labels, strict=True)]
+    known = {*itertools.compress(marks, said), *([] if task is None else task.seen)}
+    kept = [
+        not twice if has else mark not in known
+        for mark, has, twice in zip(marks, said, again, strict=True)
+    ]
+    if any(again):
+        note_again(sum(again), sum(said))
     elif not any(kept):
         raise ArtifactError(
             f"The task knows each of the {len(kept)} examples without a label with its label; give others."
@@ -150,8 +152,8 @@ def told(
         which = torch.tensor(kept)
         x, y = take_tasks(x, which.to(leaves(x)[0].device)), y[which]
     counted = [has and keep for has, keep in zip(said, kept, strict=True)]
-    own = list(itertools.compress(marks, counted))
-    return x, y, own, [str(each) for each in itertools.compress(labels, counted)]
+    taught = [str(each) for each in itertools.compress(labels, counted)]
+    return x, y, list(itertools.compress(marks, counted)), taught
 
 
 def note_again(known: int, given: int) -> None:

@@ -184,7 +184,7 @@ def log_answers(
     from quickstudy.durable import finite
     from quickstudy.feedback import Event, append, check_log, keep_image
 
-    check_log(log)
+    check_log(log)  # before any image is kept beside it
     kind = model.inputs["kind"]
     named = os.path.relpath(task.resolve(), log.resolve().parent)
     events = [

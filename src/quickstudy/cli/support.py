@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ def learn(
         after=after,
         new_classes=new_classes,
     )
-    task.inputs = form
+    task = replace(task, inputs=form)
     if share_kept is not None:
         left = held_out(model, x, labels, class_names=classes, description=description)
         task.rejection = left.rejection(share_kept)

@@ -13,16 +13,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from quickstudy.answering import Judged, judge
 from quickstudy.artifact import AdaptedTask, Artifact, answer, extend, load_artifact
+from quickstudy.data.coding import Array
 from quickstudy.derive import derive
 from quickstudy.episode import Inputs
 from quickstudy.estimator.examples import read_examples
-from quickstudy.estimator.inputs import (
-    Array,
-    check_device,
-    note_texts,
-    previous_task,
-    reads_tables,
-)
+from quickstudy.estimator.inputs import check_device, note_texts, previous_task, reads_tables
 from quickstudy.estimator.keeping import Lasting
 from quickstudy.estimator.labels import check_names, classes_among, named, names_of, share_kept
 from quickstudy.evaluation.held_out import held_out

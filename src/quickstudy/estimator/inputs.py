@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from sklearn.base import BaseEstimator
@@ -19,13 +18,12 @@ from torch import Tensor
 
 from quickstudy.artifact import AdaptedTask, Artifact, load_artifact
 from quickstudy.data.calling import Tokenizes
+from quickstudy.data.coding import Array
 from quickstudy.data.decoding import to_pixels
 from quickstudy.data.labelled import read_inputs
 from quickstudy.data.splitting import note_conflicts
 from quickstudy.nn.encoders import Encoder, RawEncoder, VectorEncoder
 from quickstudy.nn.tables import TableEncoder
-
-Array = npt.NDArray[Any]
 
 
 def artifact_to_start_from(artifact: str | Path | Artifact | None, device: str) -> Artifact:

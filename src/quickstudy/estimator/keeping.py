@@ -14,9 +14,9 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from quickstudy.artifact import AdaptedTask, Artifact, load_artifact, save_artifact
-from quickstudy.data.coding import Coding
+from quickstudy.data.coding import Array, Coding
 from quickstudy.durable import ArtifactError
-from quickstudy.estimator.inputs import Array, artifact_to_start_from, check_device, record_of
+from quickstudy.estimator.inputs import artifact_to_start_from, check_device, record_of
 from quickstudy.pretrained import SHIPPED, Predicts, place_of, shipped
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import column_or_1d
 
-from quickstudy.estimator.inputs import Array
+from quickstudy.data.coding import Array
 from quickstudy.rejection import SHARE_KEPT
 
 

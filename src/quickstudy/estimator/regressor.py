@@ -16,15 +16,9 @@ from quickstudy.answering import draws, values_and_doubt
 from quickstudy.artifact import Artifact, extend
 from quickstudy.build import one_source, parse_spec
 from quickstudy.data import SOURCES
-from quickstudy.data.coding import coding_of
+from quickstudy.data.coding import Array, coding_of
 from quickstudy.data.source import TaskSource, World
-from quickstudy.estimator.inputs import (
-    Array,
-    mean_and_deviation,
-    previous_task,
-    reads_tables,
-    table_of,
-)
+from quickstudy.estimator.inputs import mean_and_deviation, previous_task, reads_tables, table_of
 from quickstudy.estimator.keeping import Lasting
 from quickstudy.estimator.tables import entries_of
 from quickstudy.learning import begin

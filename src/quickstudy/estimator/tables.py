@@ -8,8 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, validate_data
 
-from quickstudy.data.coding import days_of
-from quickstudy.estimator.inputs import Array
+from quickstudy.data.coding import Array, days_of
 
 
 def entries_of(estimator: BaseEstimator, X: Any, *, begin: bool) -> Array:

@@ -64,7 +64,7 @@ def same_autocast(device: str) -> Callable[[], AbstractContextManager[Any]]:
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """The same numbers, with the digits of float32 if they have fewer: no decomposition has a kernel for those.
+    """The same numbers, with the digits of float32 if they have fewer, for which no decomposition has a kernel.
 
     >>> widened(torch.ones(1, dtype=torch.bfloat16)).dtype, widened(torch.ones(1).double()).dtype
     (torch.float32, torch.float64)

@@ -174,8 +174,7 @@ class MetaTransformer(Learner):
         self.similar = SimilarNames() if self.heads_from_names and not base.inner_loop else None
 
     def carry(self, state: State) -> State | None:
-        slots, width = self.start.shape
-        check_state(state, slots=slots, width=width)
+        self._check_state(state)
         left = {"memory": state["memory"]}
         if self.similar is not None:
             left |= kept(state)
@@ -342,11 +341,12 @@ class MetaTransformer(Learner):
             found["names"] = names.masked_fill(~described.named[..., None], nothing)
         return found, self._numbers(shape)
 
-    def _check_state(self, state: State, context: Context) -> None:
-        """Refuse a state that is not one of this learner's, of these tasks."""
+    def _check_state(self, state: State, context: Context | None = None) -> None:
+        """Refuse a state that is not one of this learner's, or not of these tasks."""
         slots, width = self.start.shape
-        check_state(state, slots=slots, width=width, tasks=len(context.classes))
-        if self.heads_from_names and "shape" in state:
+        tasks = None if context is None else len(context.classes)
+        check_state(state, slots=slots, width=width, tasks=tasks)
+        if context is not None and self.heads_from_names and "shape" in state:
             if "counts" not in state:
                 raise ValueError(
                     "This learner reads names, and the state is of one that does not; adapt from the beginning."

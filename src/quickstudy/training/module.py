@@ -20,6 +20,7 @@ from torch import Tensor
 from quickstudy.config import ConfigError, RunConfig, parse_config
 from quickstudy.durable import ArtifactError
 from quickstudy.episode import Episode, Stream, positions
+from quickstudy.functional import widened
 from quickstudy.learners.base import Learner
 from quickstudy.learners.streams import stream_outputs
 from quickstudy.training.optimizer import optimizer_of, uphill
@@ -247,7 +248,7 @@ class MetaTraining(pl.LightningModule):  # type: ignore[misc]
         scores, nlls = [], []
         with torch.no_grad():
             for episode, outputs in stream_outputs(self.learner, stream):
-                outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+                outputs = widened(outputs)
                 scores.append(likelihood.task_score(outputs, episode.query, episode.context))
                 nlls.append(likelihood.task_nll(outputs, episode.query, episode.context))
                 self._look(nlls[-1], episode, f"a validation after step {self.step}")
