@@ -22,7 +22,6 @@ from quickstudy.artifact import Artifact
 from quickstudy.durable import ArtifactError, write_file
 from quickstudy.episode import Context, Examples
 from quickstudy.learners.base import Learner, State
-from quickstudy.learners.memory import MetaTransformer
 from quickstudy.likelihood import (
     Categorical,
     Gaussian,
@@ -116,16 +115,21 @@ class Adapted(nn.Module):
         fields = state if isinstance(state, dict) else state._asdict()
         self.fields, self.kind = list(fields), type(state)
         for name, tensor in fields.items():
-            self.register_buffer(f"state_{name}", tensor.detach().clone())
+            self.register_buffer(_buffer_of(name), tensor.detach().clone())
         for name, tensor in context._asdict().items():
             self.register_buffer(f"context_{name}", tensor.detach().clone())
 
     def forward(self, query_x: Tensor) -> tuple[Tensor, ...]:
         """Answers (query, way or values) of queries (query, …)."""
-        parts = {name: getattr(self, f"state_{name}") for name in self.fields}
+        parts = {name: getattr(self, _buffer_of(name)) for name in self.fields}
         context = Context(*(getattr(self, f"context_{name}") for name in Context._fields))
         outputs = self.learner.predict(self.kind(**parts), query_x[None], context)
         return tuple(each[0] for each in answered(self.learner.likelihood, outputs, context))
+
+
+def _buffer_of(field: str) -> str:
+    """Where a part of a state is kept; the name of a buffer may hold no dot."""
+    return f"state_{field.replace('.', '/')}"
 
 
 def export(
@@ -164,11 +168,6 @@ def export(
         raise ArtifactError(
             f"The learner {artifact.config.learner['name']!r} takes gradients while it adapts, which an exported "
             "program cannot; export a learner that adapts in one forward pass, such as in_context."
-        )
-    if isinstance(learner, MetaTransformer):
-        raise ArtifactError(
-            "A MetaTransformer makes new weights for each task while it runs, which an exported program does not; "
-            "export a learner that is not shaped, such as in_context."
         )
     example = one_example(artifact)
     if task is None:

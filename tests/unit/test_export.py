@@ -175,7 +175,69 @@ def test_the_command_writes_models_and_tasks(
     assert "leave --way out" in capsys.readouterr().err
 
 
-def test_what_is_shaped_anew_for_each_task_is_no_one_program(tmp_path: Path) -> None:
-    artifact = artifact_of({"name": "meta_transformer", "width": 8, "heads": 2})
-    with pytest.raises(ArtifactError, match="makes new weights for each task while it runs"):
+def shaped(shape: str, learner: dict[str, Any], **options: Any) -> dict[str, Any]:
+    wrapped = {"name": "meta_transformer", "width": 8, "heads": 2, "shape": shape}
+    return wrapped | {"learner": learner} | options
+
+
+def test_what_is_shaped_for_each_task_runs_in_onnxruntime_at_any_size(tmp_path: Path) -> None:
+    artifact = artifact_of(shaped("film", {"name": "protonet"}))
+    path = tmp_path / "model.onnx"
+    export(artifact, path, way=5)
+    for size in SIZES:
+        given = inputs_of(*size)
+        close(run(path, given, "probabilities")[0], expected(artifact, given)[0])
+
+
+@pytest.mark.parametrize("shape", ["film", "lora", "none"])
+@pytest.mark.parametrize("name", ["protonet", "in_context"])
+def test_what_is_shaped_for_each_task_runs_in_torch_alone(
+    name: str, shape: str, tmp_path: Path
+) -> None:
+    artifact = artifact_of(shaped(shape, {"protonet": {"name": name}}.get(name, IN_CONTEXT)))
+    program = export(artifact, tmp_path / "model.pt2", way=5).module()
+    for size in SIZES:
+        given = inputs_of(*size)
+        close(program(**given)[0].detach(), expected(artifact, given)[0])
+
+
+def test_shaped_functions_and_images_run_in_torch_alone(tmp_path: Path) -> None:
+    process = artifact_of(
+        shaped("film", {"name": "neural_process", "width": 8, "heads": 2}, values=1),
+        {"name": "raw", "inputs": 2},
+    )
+    program = export(process, tmp_path / "process.pt2").module()
+    for size in SIZES:
+        given = inputs_of(*size, values=True, columns=2)
+        for found, wanted in zip(program(**given), expected(process, given), strict=True):
+            close(found.detach(), wanted)
+    images = artifact_of(
+        shaped("film", {"name": "protonet"}), {"name": "image", "width": 8, "size": 8}
+    )
+    program = export(images, tmp_path / "images.pt2", way=5).module()
+    for tasks, support, queries in SIZES:
+        given = inputs_of(tasks, support, queries) | {
+            name: torch.randint(0, 256, (tasks, examples, 1, 8, 8), dtype=torch.uint8)
+            for name, examples in (("support_x", support), ("query_x", queries))
+        }
+        close(program(**given)[0].detach(), expected(images, given)[0])
+
+
+def test_a_task_whose_classes_have_names_keeps_them(tmp_path: Path) -> None:
+    """In its program, as it was shaped, and with a class that has no example."""
+    artifact = artifact_of(shaped("film", {"name": "protonet"}, names=True))
+    labels = ["sun", "moon", "star"] * 4
+    names = [*sorted(set(labels)), "comet"]
+    task = extend(artifact, None, torch.randn(12, 6), labels, class_names=names)
+    program = export(artifact, tmp_path / "task.pt2", task=task).module()
+    for queries in (1, 3, 40):
+        x = torch.randn(queries, 6)
+        found = program(query_x=x)[0].detach()
+        assert found.shape == (queries, 4)
+        close(found, answer(artifact, task, x))
+
+
+def test_what_takes_inner_steps_is_no_one_program(tmp_path: Path) -> None:
+    artifact = artifact_of(shaped("film", {"name": "maml", "steps": 1}))
+    with pytest.raises(ArtifactError, match="takes gradients while it adapts"):
         export(artifact, tmp_path / "model.pt2", way=5)

@@ -28,7 +28,7 @@ def check_state(state: Any, *, slots: int, width: int, tasks: int | None = None)
             f"A state of a MetaTransformer is a dictionary with its memory; found {type(state).__name__}. Give what "
             "its own adapt returned, or what carry left of that."
         )
-    wanted = (len(memory) if tasks is None else tasks, slots, width)
+    wanted = (memory.shape[0] if tasks is None else tasks, slots, width)
     if tuple(memory.shape) != wanted:
         raise ValueError(
             f"Found a memory of shape {tuple(memory.shape)}, expected {wanted} (task, slot, width); give the state of "

@@ -130,7 +130,7 @@ class Describer(nn.Module):
         if said.shape[-1] and self.names:
             spoken = None if self.words else encode(said[:, None])
             return self._read(said[:, None], spoken), present(said)[:, None] & shown
-        return next(self.parameters()).new_zeros(len(said), 0, self.width), shown[:, :0]
+        return next(self.parameters()).new_zeros(said.shape[0], 0, self.width), shown[:, :0]
 
     def _read(self, words: Tensor, spoken: Tensor | None) -> Tensor:
         """What words (task, name, word) say, (task, name, width)."""

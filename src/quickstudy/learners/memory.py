@@ -323,7 +323,7 @@ class MetaTransformer(Learner):
         """Of the state what is not the wrapped learner's, and the numbers that shape it."""
         described = self.describe(support, context)
         known = self._known(state)
-        memory = known.get("memory", self.start.expand(len(context.classes), -1, -1))
+        memory = known.get("memory", self.start.expand(context.classes.shape[0], -1, -1))
         memory = self.remember(described, memory)
         shape = known.get("shape", memory)
         found = {"memory": memory, "shape": shape}
@@ -344,7 +344,7 @@ class MetaTransformer(Learner):
     def _check_state(self, state: State, context: Context | None = None) -> None:
         """Refuse a state that is not one of this learner's, or not of these tasks."""
         slots, width = self.start.shape
-        tasks = None if context is None else len(context.classes)
+        tasks = None if context is None else context.classes.shape[0]
         check_state(state, slots=slots, width=width, tasks=tasks)
         if context is not None and self.heads_from_names and "shape" in state:
             if "counts" not in state:
@@ -386,6 +386,9 @@ class MetaTransformer(Learner):
         """What the encoder makes of examples with the weights of each task, (task, example, features)."""
         if not any(name.startswith("encoder") for name in numbers):
             return self.encode(x)
+        if torch.compiler.is_exporting():  # a program of any number of tasks has no pieces
+            with self._applied(numbers):
+                return self.encode(x)
         tasks, examples = leaves(x)[0].shape[:2]
         at_once = tasks
         if leaves(x)[0].device.type == "cpu" and self.encoder.bytes_per_example:

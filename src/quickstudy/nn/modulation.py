@@ -205,12 +205,27 @@ def _at(parts: Mapping[str, nn.Module], name: str) -> nn.Module:
 
 def _normed(size: tuple[int, ...], eps: float, weight: Tensor, shift: Tensor, x: Tensor) -> Tensor:
     """Layer normalisation by weights of each task, (task, 1, width)."""
-    rows = F.layer_norm(x, size, eps=eps).reshape(len(weight), -1, x.shape[-1])
+    rows = F.layer_norm(x, size, eps=eps)
+    if torch.compiler.is_exporting():
+        return torch.addcmul(_by_rows(shift, rows), rows, _by_rows(weight, rows))
+    rows = rows.reshape(len(weight), -1, x.shape[-1])
     return torch.addcmul(shift, rows, weight).reshape(x.shape)
 
 
 def _stepped(layer: nn.Linear, down: Tensor, up: Tensor, scale: Tensor, x: Tensor) -> Tensor:
     """A linear map with a low-rank step whose scale (task, 1, rank) is the task's own."""
-    low = (x @ down.T).reshape(len(scale), -1, len(down)) * scale
-    plain = F.linear(x, layer.weight, layer.bias)
+    low, plain = x @ down.T, F.linear(x, layer.weight, layer.bias)
+    if torch.compiler.is_exporting():
+        return plain + (low * _by_rows(scale, low)) @ up.T
+    low = low.reshape(len(scale), -1, len(down)) * scale
     return plain + (low @ up.T).reshape(plain.shape)
+
+
+def _by_rows(numbers: Tensor, x: Tensor) -> Tensor:
+    """Numbers (task, 1, width) of the task that each part of the first axis of x belongs to, to go with x.
+
+    Nothing here depends on how many tasks and examples there are, so that a traced program holds for all.
+    """
+    tasks, first = numbers.shape[0], x.shape[0]
+    own = numbers[torch.arange(first, device=x.device) * tasks // first]
+    return own.reshape(first, *(1 for _ in x.shape[1:-1]), numbers.shape[-1])
