@@ -110,6 +110,18 @@ def test_layers_shaped_for_a_batch_are_layers_with_the_weights_of_each_task(
     assert not torch.allclose(together[0], net(x[0]))
 
 
+def test_a_bottleneck_that_is_not_narrow_is_left_out() -> None:
+    shapes = {
+        bottleneck: [
+            p.shape
+            for p in Modulation({"encoder": encoder()}, 4, bottleneck=bottleneck).parameters()
+        ]
+        for bottleneck in (0, 3, 4, 9)
+    }
+    assert shapes[0] == shapes[4] == shapes[9]
+    assert len(shapes[3]) == len(shapes[0]) + 2
+
+
 def test_layers_are_as_they_were_after_an_error() -> None:
     net = encoder()
     modulation = Modulation({"encoder": net}, 4)

@@ -37,7 +37,7 @@ def check_values(values: int, context: Context | None = None) -> None:
     if context is not None and context.classes.shape[1] != values:
         raise ValueError(
             f"This learner predicts {values} values, but the tasks have {context.classes.shape[1]}; build it with "
-            f"values={context.classes.shape[1]}."
+            f"values={context.classes.shape[1]}, or, if these are classes, choose a learner that tells them apart."
         )
 
 

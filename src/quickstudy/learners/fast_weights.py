@@ -25,6 +25,7 @@ from quickstudy.functional import (
     inside_transform,
     over_tasks,
 )
+from quickstudy.learners.conditional_process import check_values
 from quickstudy.learners.head_start import HeadOfExamples, Start
 from quickstudy.learners.step_sizes import Kind, StepSizes
 from quickstudy.likelihood import Categorical, SquaredError
@@ -138,11 +139,7 @@ class FastWeights:
             if name in self.names
         }
         if self.start is not None:
-            if way != self.start.out_features:
-                raise ValueError(
-                    f"This learner predicts {self.start.out_features} values, but the tasks have {way}; build it with "
-                    f"values={way}."
-                )
+            check_values(self.start.out_features, context)
             weights["head.weight"] = self.start.weight.expand(tasks, -1, -1)
             weights["head.bias"] = self.start.bias.expand(tasks, -1)
         elif self.of_examples is not None:

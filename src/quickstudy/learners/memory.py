@@ -69,7 +69,8 @@ class MetaTransformer(Learner):
         learner: what is wrapped. Without an inner loop, it is given what the encoder makes of the examples.
         shape: ``film``, ``lora`` or ``none``: how θ' differs from θ.
         rank: of ``lora``.
-        bottleneck: numbers that h_t is squeezed into before it shapes, which makes a training step cheaper; 0: none.
+        bottleneck: numbers that h_t is squeezed into before it shapes, if it has more; it makes a training step
+            cheaper. 0: none.
         names: read the names of classes, and descriptions in words: by the encoder itself if it reads text, else byte
             by byte (:class:`quickstudy.nn.words.NameReader`).
         numbers: of a description in numbers; 0: tasks have none.
@@ -111,7 +112,7 @@ class MetaTransformer(Learner):
         learner: Builder = ProtoNet,
         shape: Shape = "film",
         rank: int = 4,
-        bottleneck: int = 0,
+        bottleneck: int = 32,
         names: bool = False,
         numbers: int = 0,
         values: int = 0,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from quickstudy.episode import Context, Examples, Inputs, concatenate, tree_map
 from quickstudy.learners.base import Learner
+from quickstudy.learners.conditional_process import check_values
 from quickstudy.learners.metric import UNSEEN
 from quickstudy.likelihood import Categorical, Gaussian
 from quickstudy.nn.encoders import Encoder
@@ -212,10 +213,8 @@ class SNAIL(Learner):
 
     def _check(self, context: Context) -> None:
         way = context.classes.shape[1]
-        if self.values and way != self.values:
-            raise ValueError(
-                f"This learner predicts {self.values} values, but the tasks have {way}; build it with values={way}."
-            )
+        if self.values:
+            check_values(self.values, context)
         if not self.values and way > self.bank:
             raise ValueError(
                 f"A task of {way} classes, but this learner was built for at most {self.bank}; give it fewer classes, "

@@ -42,8 +42,9 @@ class Modulation(nn.Module):
         width: of h.
         kind: ``film`` or ``lora``.
         rank: of a low-rank step.
-        bottleneck: rows of B, for so many numbers say all that shapes the weights; 0: no B. P is large, and a step of
-            Muon, which works with the square of its smaller side, then takes a fraction of the time.
+        bottleneck: rows of B, for so many numbers say all that shapes the weights; there is no B if it is 0, or no
+            narrower than h. P is large, and a step of Muon, which works with the square of its smaller side, then takes
+            a fraction of the time.
 
     Raises:
         ValueError: there is no such layer, an unknown kind, a rank below 1, or a bottleneck below 0.
@@ -87,8 +88,9 @@ class Modulation(nn.Module):
             name: 2 * layer.normalized_shape[0] if isinstance(layer, nn.LayerNorm) else rank
             for name, layer in layers.items()
         }
-        self.squeeze = nn.Linear(width, bottleneck) if bottleneck else None
-        self.produce = nn.Linear(bottleneck or width, sum(self.sizes.values()))
+        narrow = 0 < bottleneck < width
+        self.squeeze = nn.Linear(width, bottleneck) if narrow else None
+        self.produce = nn.Linear(bottleneck if narrow else width, sum(self.sizes.values()))
         nn.init.zeros_(self.produce.weight)
         nn.init.zeros_(self.produce.bias)
         self.down, self.up = nn.ParameterDict(), nn.ParameterDict()
