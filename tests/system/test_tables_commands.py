@@ -86,7 +86,27 @@ def test_numbers_are_predicted_from_categories(here: Path, capsys: Capture) -> N
     expected = regressor.predict([["6", "red"], [None, "blue"]])
     np.testing.assert_allclose(found, expected, rtol=1e-3)
     assert main(["predict", "price.task", "6"]) == 1
-    assert "Found 1 entries in '6', expected 2 with commas between" in capsys.readouterr().err
+    assert "Found 1 entries in '6'; expected a table" in capsys.readouterr().err
+
+
+def test_a_row_can_be_typed(here: Path, capsys: Capture) -> None:
+    assert main(["adapt", "tables", "customers.csv", "--out", "one.task"]) == 0
+    of_table = asked(capsys, "predict", "one.task", "new.csv")
+    typed = asked(capsys, "predict", "one.task", "40,pro,1,Rome", ', basic,0,"Berlin"')
+    assert [each["input"] for each in typed] == ["40,pro,1,Rome", ', basic,0,"Berlin"']
+    for one, other in zip(typed, of_table, strict=True):
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+    assert main(["correct", "one.task", "40,pro,1,Rome", "no", "--log", "log.jsonl"]) == 0
+    assert "Learned that 40,pro,1,Rome is no" in capsys.readouterr().err
+    assert main(["predict", "one.task", "40,pro"]) == 1
+    assert "(age, plan, churn, city); one that is not known is left" in capsys.readouterr().err
+
+
+def test_check_shows_rows_as_they_were(here: Path, capsys: Capture) -> None:
+    answers = asked(capsys, "check", "tables", "customers.csv")
+    found = {each["origin"]: each["input"] for each in answers}
+    assert found["customers.csv:3"] == ["", "pro", 1.0, "Paris"]
+    assert found["customers.csv:7"] == [38.0, "", 1.0, "Rome"]
 
 
 @pytest.mark.parametrize(

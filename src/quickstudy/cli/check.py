@@ -14,6 +14,8 @@ from quickstudy.cli.many import refuse_many
 from quickstudy.cli.support import names_in, read_support, said
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from quickstudy.evaluation.held_out import HeldOut
 
 LONGEST = 60
@@ -70,6 +72,7 @@ def check(
       quickstudy check runs/demo/artifact photos --json
     """
     from quickstudy.artifact import load_artifact
+    from quickstudy.data.coding import Coding
     from quickstudy.evaluation.held_out import held_out
 
     model = load_artifact(artifact)
@@ -96,6 +99,9 @@ def check(
             progress=progress,
         )
     contents = contents_of(examples.x, examples.origins)
+    if examples.categories is not None:
+        coding = Coding(tuple(examples.categories))
+        contents = [coding.entries(row) for row in contents]
     if as_json:
         print_json(checked_as_json(found, examples.origins, contents))
     else:
@@ -178,11 +184,13 @@ def print_checked(found: HeldOut, origins: list[str], contents: list[Any]) -> No
     )
 
 
-def shown(content: str | list[float]) -> str:
-    """A text or some numbers, as a cell of a table has room for them.
+def shown(content: str | Sequence[float | str]) -> str:
+    """A text or a row, as a cell of a table has room for it.
 
-    >>> shown([0.5, 2.0]), len(shown("long " * 20))
-    ('0.5, 2', 60)
+    >>> shown([0.5, "red"]), len(shown("long " * 20))
+    ('0.5, red', 60)
     """
-    text = content if isinstance(content, str) else ", ".join(f"{each:g}" for each in content)
+    text = content
+    if not isinstance(text, str):
+        text = ", ".join(each if isinstance(each, str) else f"{each:g}" for each in text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

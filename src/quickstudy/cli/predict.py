@@ -21,7 +21,7 @@ def predict(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Images, folders of images, text files, texts, tables of numbers, or numbers.",
+            help="Images, folders of images, text files, texts, tables, or rows with commas between.",
         ),
     ],
     artifact: Annotated[
@@ -56,7 +56,7 @@ def predict(
 
     Every input gets its likeliest class and that class's probability; --json gives the probabilities of all classes.
     Where an input may have any number of labels, it gets those that are likelier than not. Where numbers are predicted,
-    every input gets one; an input is a row of a table, or numbers with commas between.
+    every input gets one. A row is one of a table, or typed with commas between its entries.
 
     \b
     Examples:
@@ -65,6 +65,7 @@ def predict(
       quickstudy predict intents.task "Where is my parcel?" --json
       quickstudy predict photos.task new --reject
       quickstudy predict wave.task 0.5 1.5
+      quickstudy predict customers.task "34,basic,,Rome"
       quickstudy predict photos.task new --log feedback.jsonl
     """
     from quickstudy.artifact import base_of, load_artifact, load_task

@@ -154,36 +154,12 @@ def asked_rows(
             raise WrongUse(
                 f"Found {one!r} with --labelled; name a table with the columns {', '.join([*columns, name])}."
             )
-        elif categories is not None:
-            x, y, places = row_of(one, columns, categories), None, [one]
         else:
-            x, y, places = torch.tensor([typed_numbers(one, columns)]), None, [one]
+            x, y, places = row_of(one, columns, categories), None, [one]
         tables.append(x)
         truths += [] if y is None else [y]
         origins += places
     return torch.cat(tables), torch.cat(truths) if labelled else None, origins
-
-
-def typed_numbers(text: str, columns: Sequence[str]) -> list[float]:
-    """The numbers of a query that was typed, with commas between.
-
-    Raises:
-        WrongUse: something is no finite number, or there are more or fewer than columns.
-
-    >>> typed_numbers("0.5,-2", ["x", "y"])
-    [0.5, -2.0]
-    """
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) != len(columns) or not all(map(math.isfinite, numbers)):
-        raise WrongUse(
-            f"Found the input {text!r}; expected a table (.csv, .tsv or .jsonl), or "
-            + ("a number" if len(columns) == 1 else f"{len(columns)} numbers with commas between")
-            + f" ({', '.join(columns)}); negative ones go behind «--»."
-        )
-    return numbers
 
 
 def values_as_json(values: Values) -> dict[str, Any]:

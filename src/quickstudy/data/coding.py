@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ GAPS_AMONG_NUMBERS = GAPS | {"none", "-"}
 
 MOSTLY, FEWEST = 0.75, 4
 """Share of a column's known entries, and how many of them, that must be numbers for other text to be a surprise."""
+
+RARE = "…"
+"""What a category is called that is none of the most frequent ones."""
 
 DAY = np.timedelta64(1, "D")
 
@@ -62,6 +66,29 @@ class Coding:
             for place, (entries, known) in enumerate(zip(table.T, self.categories, strict=True))
         ]
         return np.concatenate(parts, axis=1)
+
+    def entries(self, row: Sequence[float]) -> list[float | str]:
+        """What stood in the columns that became these numbers: empty where an entry is missing, or was not known.
+
+        >>> Coding((None, ("red", "blue"))).entries([1.5, 0.0])
+        [1.5, 'blue']
+        """
+        found: list[float | str] = []
+        left = iter(row)
+        for known in self.categories:
+            if known is None:
+                number = next(left)
+                found.append("" if math.isnan(number) else number)
+                continue
+            asked = 1 if len(known) == 2 else len(known)
+            shares = list(islice(left, asked))
+            if math.isnan(shares[0]):
+                found.append("")
+            elif 1.0 in shares:
+                found.append(known[shares.index(1.0)])
+            else:
+                found.append(known[1] if asked == 1 else RARE)
+        return found
 
 
 def called(place: int, names: Sequence[str]) -> str:

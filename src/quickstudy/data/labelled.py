@@ -20,7 +20,7 @@ from quickstudy.data.records import (
     read_records,
     text_lines,
 )
-from quickstudy.data.rows import LABEL, RENAME, Categories, check_table, rows_of
+from quickstudy.data.rows import LABEL, RENAME, Categories, check_table, row_of, rows_of
 from quickstudy.data.source import DataError
 from quickstudy.data.splitting import check_conflicts, note_conflicts, without_copies
 from quickstudy.episode import Inputs
@@ -128,7 +128,8 @@ def read_inputs(
 
     Args:
         paths: for images, files or folders of them; for numbers, tables; for texts, tables with a column ``text``,
-            ``.txt`` files with a text on each line, or the texts themselves.
+            ``.txt`` files with a text on each line, or the texts themselves. Of a task of numbers, a row may be typed
+            as well, with commas between.
         kind: what the examples are.
         size: side of the images in pixels.
         channels: 1 for grey images, 3 for colour.
@@ -137,7 +138,7 @@ def read_inputs(
         columns: as in :func:`read_labelled`, and so are those that follow.
         coded: there may be categories and gaps.
         categories: those that a task knows.
-        typed: a text may be given itself, and not only a file of them.
+        typed: a text or a row may be given itself, and not only a file of them.
 
     Returns:
         The ``x`` and the ``origins`` of :class:`Labelled`.
@@ -171,6 +172,10 @@ def read_inputs(
     tables: list[torch.Tensor] = []
     origins: list[str] = []
     for path in paths:
+        if typed and columns and not is_table(path):
+            tables.append(row_of(path, columns, categories))
+            origins.append(path)
+            continue
         _check_table(path, kind)
         records = read_records(path)
         # Of several tables, all have the columns of the first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -148,8 +149,13 @@ def read_rows(
     return x, y, [f"{path}:{record.line}" for record in records]
 
 
-def row_of(text: str, columns: Sequence[str], categories: Categories) -> torch.Tensor:
-    """A row that was typed with commas between, float32 (1, column); nothing between two commas is a gap.
+def row_of(text: str, columns: Sequence[str], categories: Categories | None = None) -> torch.Tensor:
+    """A row that was typed with commas between, float32 (1, column).
+
+    Args:
+        text: as a line of a CSV file.
+        columns: what they are called.
+        categories: of each column; nothing between two commas then is a gap. None where all must be numbers.
 
     Raises:
         DataError: there are more or fewer entries than columns, or text in a column of numbers.
@@ -157,14 +163,16 @@ def row_of(text: str, columns: Sequence[str], categories: Categories) -> torch.T
     >>> row_of("1.5,red", ["size", "colour"], [None, ("red", "blue")]).tolist()
     [[1.5, 1.0]]
     """
-    cells = [cell.strip() for cell in text.split(",")]
+    cells = [cell.strip() for cell in next(csv.reader([text]), [""])]
     if len(cells) != len(columns):
         raise DataError(
-            f"Found {len(cells)} entries in {text!r}, expected {len(columns)} with commas between "
-            f"({', '.join(columns)}); an entry that is not known is left empty."
+            f"Found {len(cells)} entries in {text!r}; expected a table ({', '.join(sorted(TABLES))}), or the "
+            f"{len(columns)} entries of a row with commas between ({', '.join(columns)})"
+            + ("." if categories is None else "; one that is not known is left empty.")
         )
     record = Record(1, dict(zip(columns, cells, strict=True)))
-    return rows_of(repr(text), [record], columns, coded=True, categories=categories).x
+    coded = categories is not None
+    return rows_of(repr(text), [record], columns, coded=coded, categories=categories).x
 
 
 def check_table(path: str, columns: str) -> None:
