@@ -72,7 +72,7 @@ def check(
       quickstudy check runs/demo/artifact photos --json
     """
     from quickstudy.artifact import load_artifact
-    from quickstudy.data.coding import Coding
+    from quickstudy.data.rows import known_coding
     from quickstudy.evaluation.held_out import held_out
 
     model = load_artifact(artifact)
@@ -100,7 +100,7 @@ def check(
         )
     contents = contents_of(examples.x, examples.origins)
     if examples.categories is not None:
-        coding = Coding(tuple(examples.categories))
+        coding = known_coding(examples.categories)
         contents = [coding.entries(row) for row in contents]
     if as_json:
         print_json(checked_as_json(found, examples.origins, contents))

@@ -73,11 +73,7 @@ def rows_of(
     check_columns(path, records[:1], absent, remedy=RENAME)
     entries = np.empty((len(records), len(columns)), dtype=object)
     entries[:] = [[record.cells.get(name) for name in columns] for record in records]
-    coding = (
-        coding_of(entries, columns)
-        if categories is None
-        else Coding(tuple(None if each is None else tuple(each) for each in categories))
-    )
+    coding = coding_of(entries, columns) if categories is None else known_coding(categories)
     try:
         found = torch.from_numpy(coding(entries, columns)).float()
     except ValueError as error:
@@ -85,6 +81,11 @@ def rows_of(
     if found.isinf().any():
         raise DataError(f"{path} holds a number beyond {_most():.2g}; choose another unit.")
     return Rows(found, columns, coding.categories)
+
+
+def known_coding(categories: Categories) -> Coding:
+    """The coding of a task that knows these categories."""
+    return Coding(tuple(None if each is None else tuple(each) for each in categories))
 
 
 class Valued(NamedTuple):
