@@ -145,7 +145,8 @@ def main() -> None:
     made: dict[str, Any] = {"runs": runs}
     if chosen.fonts:
         splits = build_source(f"fonts:{chosen.fonts}").describe()["splits"]
-        made = {"of_fonts": {"trained_on": splits["train"], "runs": runs}}
+        learner = CONFIG["learner"]
+        made = {"of_fonts": {"trained_on": splits["train"], "learner": learner, "runs": runs}}
     settings = {"config": CONFIG, "chance": 1 / WAY}
     record(name, settings | kept | made, keep=not chosen.smoke)
 
