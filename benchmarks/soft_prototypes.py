@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from budget import steps_within
+from budget import seconds_of_steps
 from quickstudy.artifact import Artifact
 from quickstudy.build import build_source
-from quickstudy.config import parse_config, with_overrides
+from quickstudy.config import RunConfig, parse_config, with_overrides
 from quickstudy.data.design import EpisodeDesign
 from quickstudy.derive import derive
 from quickstudy.evaluation import Contest
@@ -53,12 +53,14 @@ DESIGNS = {
 PROBE = 20
 
 
-def trained(name: str, folder: Path, seconds: float) -> tuple[Artifact, float]:
-    """A training of so many processor seconds, as nearly as a probe can tell, and those that it took."""
+def config_of(name: str) -> RunConfig:
     own = TRAININGS[name]
     parts = {part: {**COMMON[part], **own.get(part, {})} for part in ("episode", "validation")}
-    config = parse_config({**COMMON, **own, **parts})
-    steps = steps_within(config, seconds, probe=PROBE, settings=["validation.episodes=2"])
+    return parse_config({**COMMON, **own, **parts})
+
+
+def trained(config: RunConfig, folder: Path, steps: int) -> tuple[Artifact, float]:
+    """A training of so many steps, and the processor seconds that it took."""
     start = time.process_time()
     limits = [f"training.steps={steps}", f"validation.every={max(1, steps // 4)}"]
     found = train(with_overrides(config, limits), folder, progress=False)
@@ -74,10 +76,13 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="try everything, keep nothing")
     chosen = parser.parse_args()
     facts, learners = {}, {}
+    configs = {name: config_of(name) for name in TRAININGS}
+    each = seconds_of_steps(configs, probe=PROBE, settings=["validation.episodes=2"])
+    seconds = 1.0 if chosen.smoke else chosen.seconds
     with tempfile.TemporaryDirectory() as place:
-        for name in TRAININGS:
-            folder = Path(place) / name
-            artifact, used = trained(name, folder, 1.0 if chosen.smoke else chosen.seconds)
+        for name, config in configs.items():
+            steps = max(2, round(seconds / each[name]))
+            artifact, used = trained(config, Path(place) / name, steps)
             learners[name] = artifact.learner
             facts[name] = {
                 "training_processor_seconds": used,

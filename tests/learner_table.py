@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from quickstudy.episode import NO_LABEL, Episode, Inputs, Task, collate
 from quickstudy.learners import LEARNERS, MAML, InContext, Learner, TransformerNeuralProcess
+from quickstudy.learners.bayesian_linear import BayesianLinear
 from quickstudy.nn.encoders import Encoder, ImageEncoder, VectorEncoder
 from quickstudy.nn.layers import Transformer
 
@@ -216,6 +217,7 @@ ROWS = [
         rate=0.05,
         offset=5.0,
     ),
+    Row("bayesian_linear", "bayesian_linear", {"values": 2}, steps=60, rate=0.05, offset=5.0),
     Row("deep_kernel", "deep_kernel", TURNING, steps=30, rate=0.05),
     Row(
         "deep_kernel-fading",
@@ -247,6 +249,14 @@ ROWS = [
         "meta_transformer-values",
         "meta_transformer",
         WITH_MEMORY | {"learner": partial(TransformerNeuralProcess, **PROCESS), "values": 2},
+        steps=100,
+        rate=0.05,
+        offset=5.0,
+    ),
+    Row(
+        "meta_transformer-bayesian_linear",
+        "meta_transformer",
+        WITH_MEMORY | {"learner": BayesianLinear, "values": 2},
         steps=100,
         rate=0.05,
         offset=5.0,

@@ -20,6 +20,7 @@ TINY = {
     "neural_process": ["width=8", "layers=1", "heads=2", "rank=2"],
     "autoregressive_process": ["width=8", "layers=1", "heads=2"],
     "conditional_process": ["width=8"],
+    "bayesian_linear": ["noise=0.1"],
     "deep_kernel": ["rates=4", "kept=3", "steps=1"],
     "snail": ["filters=4", "length=8"],
 }
@@ -44,7 +45,7 @@ def test_what_the_document_types(here: Path) -> None:
         program, *words = shlex.split(line)
         assert program == "quickstudy"
         assert main([*words, *short[words[0]]]) == 0, line
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     assert Path("functions.html").exists()
 
 

@@ -41,6 +41,7 @@ OF_VALUES_ALONE = (
     "neural_process",
     "autoregressive_process",
     "conditional_process",
+    "bayesian_linear",
     "deep_kernel",
 )
 

@@ -37,8 +37,9 @@ from quickstudy.report import words
 
 DESIGN = EpisodeDesign(way=3, shot=2, queries=4)
 FEATURES = 6
-CLASSIFIERS = [name for name in LEARNERS if not name.endswith("process") and name != "deep_kernel"]
-"""Neural processes and deep kernels predict numbers only."""
+OF_VALUES_ALONE = ("process", "deep_kernel", "bayesian_linear")
+CLASSIFIERS = [name for name in LEARNERS if not name.endswith(OF_VALUES_ALONE)]
+"""The others predict numbers only."""
 
 
 class Clusters(PoolSource):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quickstudy.learners.autoregressive import AutoregressiveNeuralProcess
 from quickstudy.learners.base import Learner
+from quickstudy.learners.bayesian_linear import BayesianLinear
 from quickstudy.learners.cavia import CAVIA
 from quickstudy.learners.closed_form import LinearHead, Ridge
 from quickstudy.learners.conditional_process import ConditionalNeuralProcess
@@ -39,6 +40,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "cavia": CAVIA,
     "linear_head": LinearHead,
     "fine_tune": FineTuning,
+    "bayesian_linear": BayesianLinear,
     "deep_kernel": DeepKernel,
     "neural_process": TransformerNeuralProcess,
     "autoregressive_process": AutoregressiveNeuralProcess,
