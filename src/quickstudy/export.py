@@ -270,17 +270,29 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def _as_onnx(program: ExportedProgram, names: list[str]) -> bytes:
+    """The program as the content of an ONNX file."""
+    with _quiet():
+        try:
+            made = torch.onnx.export(
+                program, output_names=names, dynamo=True, external_data=False, verbose=False
+            )
+        except Exception as error:  # what the converter does not know it says in many ways
+            raise ArtifactError(
+                f"The learner computes something for which ONNX has no operation ({type(error).__name__}); write a "
+                ".pt2 file."
+            ) from error
+    assert made is not None
+    content: bytes = made.model_proto.SerializeToString()
+    return content
+
+
 def _write(program: ExportedProgram, path: Path, names: list[str]) -> None:
     try:
         if path.suffix == ".pt2":
             write_file(path, lambda file: torch.export.save(program, file))
             return
-        with _quiet():
-            made = torch.onnx.export(
-                program, output_names=names, dynamo=True, external_data=False, verbose=False
-            )
-        assert made is not None
-        write_file(path, made.model_proto.SerializeToString())
+        write_file(path, _as_onnx(program, names))
     except OSError as error:
         raise ArtifactError(
             f"The program {path} cannot be written: {error.strerror or os.strerror(error.errno or 0)}; free some space "

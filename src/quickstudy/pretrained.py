@@ -50,6 +50,16 @@ def place_of(path: str | Path) -> Path:
     return path if path.exists() else names.get(path.as_posix(), path)
 
 
+def called(path: Path | None) -> str:
+    """What a person types for a folder: the name of an artifact that ships, or the path.
+
+    >>> called(shipped("tables", "values")), called(Path("runs/demo"))
+    ('tables/values', 'runs/demo')
+    """
+    place = Path(path or "").resolve()
+    return next((name for name in SUMMARIES if place_of(name).resolve() == place), str(path))
+
+
 def shipped(name: str, predicts: Predicts = "classes") -> Path:
     """The folder of an artifact that ships with the package.
 

@@ -97,7 +97,12 @@ def test_a_row_can_be_typed(here: Path, capsys: Capture) -> None:
     for one, other in zip(typed, of_table, strict=True):
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
     assert main(["correct", "one.task", "40,pro,1,Rome", "no", "--log", "log.jsonl"]) == 0
-    assert "Learned that 40,pro,1,Rome is no" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Learned that 40,pro,1,Rome is no" in said
+    assert "quickstudy improve tables --feedback log.jsonl" in said
+    for wrong in ("40,pro,1,Rome\n41,pro,1,Rome", '40,pro,1,"Rome'):
+        assert main(["predict", "one.task", wrong]) == 1
+        assert "expected the entries of one row with commas between" in capsys.readouterr().err
     assert main(["predict", "one.task", "40,pro"]) == 1
     assert "(age, plan, churn, city); one that is not known is left" in capsys.readouterr().err
 

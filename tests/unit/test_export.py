@@ -78,7 +78,7 @@ def test_an_in_context_learner_runs_in_onnxruntime_at_any_size(tmp_path: Path) -
 
 
 def test_functions_of_raw_numbers_run_in_onnxruntime_at_any_size(tmp_path: Path) -> None:
-    artifact = artifact_of(PROCESS | {"layers": 1, "rank": 2}, {"name": "raw", "inputs": 2})
+    artifact = artifact_of(PROCESS | {"layers": 2, "rank": 2}, {"name": "raw", "inputs": 2})
     path = tmp_path / "model.onnx"
     program = export(artifact, path).module()
     for size in SIZES:
@@ -171,6 +171,8 @@ def test_the_command_writes_models_and_tasks(
     close(torch.export.load(out).module()(query_x=x)[0].detach(), answer(artifact, task, x))
     assert main(words) == 2
     assert "--replace" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "none.task"), "--to", str(tmp_path / "none.pt2")]) == 1
+    assert "There is no task file" in capsys.readouterr().err
     assert main([*words, "--replace", "--way", "3"]) == 2
     assert "leave --way out" in capsys.readouterr().err
 
@@ -221,6 +223,26 @@ def test_shaped_functions_and_images_run_in_torch_alone(tmp_path: Path) -> None:
             for name, examples in (("support_x", support), ("query_x", queries))
         }
         close(program(**given)[0].detach(), expected(images, given)[0])
+
+
+def test_a_model_that_reads_names_is_exported_without_them(tmp_path: Path) -> None:
+    artifact = artifact_of(shaped("film", {"name": "protonet"}, names=True))
+    program = export(artifact, tmp_path / "model.pt2", way=5).module()
+    for size in SIZES:
+        given = inputs_of(*size)
+        close(program(**given)[0].detach(), expected(artifact, given)[0])
+
+
+def test_what_onnx_has_no_operation_for_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a page of advice on the converter's own insides")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    with pytest.raises(ArtifactError, match=r"ONNX has no operation .*write a \.pt2 file"):
+        export(artifact_of({"name": "matching"}), tmp_path / "model.onnx", way=5)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_task_whose_classes_have_names_keeps_them(tmp_path: Path) -> None:

@@ -410,6 +410,8 @@ def test_a_learner_that_is_built_cannot_be_shaped() -> None:
         ValueError, match=r"given as a class, such as ProtoNet or functools\.partial"
     ):
         MetaTransformer(encoder(), learner=ProtoNet(encoder()))
+    with pytest.raises(ValueError, match="found 'protonet'"):
+        MetaTransformer(encoder(), learner="protonet")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("options", [{"width": 0}, {"width": -4}, {"heads": 0}])

@@ -156,6 +156,11 @@ def test_from_training_to_an_answer(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["predict", task, queries, "--labelled", "--json"]) == 0
     answers = json.loads(capsys.readouterr().out.split("\n", 1)[1])
     assert len(answers["answers"]) == 6
+    log = str(tmp_path / "log.jsonl")
+    for logged in (["correct", task, queries, "fox"], ["predict", task, queries]):
+        assert main([*logged, "--log", log]) == 2
+        assert "reads records of several parts" in capsys.readouterr().err
+    assert not Path(log).exists()
     named = str(tmp_path / "named.task")
     assert (
         main(["adapt", run, "--classes", "fox, elm", "--describe", "creatures", "--out", named])

@@ -187,10 +187,11 @@ def print_checked(found: HeldOut, origins: list[str], contents: list[Any]) -> No
 def shown(content: str | Sequence[float | str]) -> str:
     """A text or a row, as a cell of a table has room for it.
 
-    >>> shown([0.5, "red"]), len(shown("long " * 20))
-    ('0.5, red', 60)
+    >>> shown([0.5, "red", "a, b"]), len(shown("long " * 20))
+    ('0.5, red, "a, b"', 60)
     """
     text = content
     if not isinstance(text, str):
-        text = ", ".join(each if isinstance(each, str) else f"{each:g}" for each in text)
+        cells = (each if isinstance(each, str) else f"{each:g}" for each in text)
+        text = ", ".join(f'"{each}"' if "," in each else each for each in cells)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

@@ -69,10 +69,11 @@ def correct(
     from quickstudy.cli.asking import read_queries
     from quickstudy.cli.values import asked_rows
     from quickstudy.likelihood import Categorical
-    from quickstudy.pretrained import ships
+    from quickstudy.pretrained import called, ships
 
     model = load_artifact(base_of(task) if artifact is None else artifact)
     refuse_many(model, "correct")
+    refuse_records(model)
     begun = load_task(task, model)
     classes = isinstance(model.learner.likelihood, Categorical)
     if classes:
@@ -111,7 +112,7 @@ def correct(
             else f"Only logged that {row['input']} is {label}: the task learned from it before, and unlearns nothing."
         )
     print_result(str(place if len(new) else task))
-    later = command("improve", model.path, "--feedback", log)
+    later = command("improve", called(model.path), "--feedback", log)
     if ships(model.path) and model.inputs["kind"] == "text":
         later += " --data short_texts"  # which its own training data are not: at hand
     say(f"Later, let the model learn too: {later} --out NEW")
@@ -159,6 +160,19 @@ def predictions(model: Artifact, task: AdaptedTask, x: Any) -> list[Any]:
         return [task.class_names[i] for i in said.argmax(1).tolist()]
     numbers: list[Any] = said[:, 0].tolist()
     return numbers
+
+
+def refuse_records(model: Artifact) -> None:
+    """Refuse what a log of feedback cannot hold.
+
+    Raises:
+        WrongUse: the model reads examples of several parts.
+    """
+    if model.inputs["kind"] == "several":
+        raise WrongUse(
+            f"A log of feedback holds images, texts and rows, but {model.path} reads records of several parts. Teach a "
+            "task by more of them: quickstudy adapt MODEL RECORDS --from TASK."
+        )
 
 
 def log_answers(

@@ -44,7 +44,7 @@ def export(
     from quickstudy.artifact import base_of, load_artifact, load_task
     from quickstudy.export import export as write
 
-    is_task = source.is_file()
+    is_task = source.is_file() or source.suffix == ".task"
     if is_task and way is not None:
         raise WrongUse("A task has the classes that it has; leave --way out.")
     model = load_artifact(base_of(source) if is_task else source)

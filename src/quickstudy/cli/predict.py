@@ -9,7 +9,7 @@ import typer
 
 from quickstudy.cli.asking import Answers, ask
 from quickstudy.cli.console import percent, print_json, print_result, print_table
-from quickstudy.cli.correct import log_answers
+from quickstudy.cli.correct import log_answers, refuse_records
 from quickstudy.cli.errors import WrongUse
 from quickstudy.cli.many import give, given_as_json, gives_many, print_given, refuse_many
 from quickstudy.cli.values import ask_values, print_values, values_as_json
@@ -81,6 +81,8 @@ def predict(
         else:
             print_given(given)
         return
+    if log is not None:
+        refuse_records(model)
     if model.learner.likelihood.of_values:
         if reject:
             raise WrongUse(

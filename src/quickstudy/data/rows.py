@@ -164,7 +164,14 @@ def row_of(text: str, columns: Sequence[str], categories: Categories | None = No
     >>> row_of("1.5,red", ["size", "colour"], [None, ("red", "blue")]).tolist()
     [[1.5, 1.0]]
     """
-    cells = [cell.strip() for cell in next(csv.reader([text]), [""])]
+    try:
+        (found,) = csv.reader([text], strict=True, skipinitialspace=True)
+    except (csv.Error, ValueError):
+        raise DataError(
+            f"Found {text!r}; expected the entries of one row with commas between, and around an entry that has a "
+            "comma itself a quotation mark on both sides."
+        ) from None
+    cells = [cell.strip() for cell in found]
     if len(cells) != len(columns):
         raise DataError(
             f"Found {len(cells)} entries in {text!r}; expected a table ({', '.join(sorted(TABLES))}), or the "

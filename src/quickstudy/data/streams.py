@@ -169,8 +169,8 @@ class Streams(torch.utils.data.Dataset[Stream]):
             )
         if not span(design.shot)[1]:
             raise DataError(
-                "Tasks of a stream tell the next ones of themselves by their support; found a shot of 0, so set 1 or a "
-                "range."
+                "Tasks of a stream tell the next ones of themselves by their support; found a shot of 0, so set 1 or "
+                "more. A training can mix in tasks without, by a range: episode.shot=[0,2]."
             )
         self.split, self.length, self.seed = split, length, seed
         self._stream: Callable[[torch.Generator], Stream]

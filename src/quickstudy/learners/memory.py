@@ -446,10 +446,11 @@ class MetaTransformer(Learner):
 
 def _wrapped(learner: Builder, encoder: Encoder, values: int) -> Learner:
     """The learner that is shaped: on the encoder's features, or, where it takes derivatives, on the encoder itself."""
-    if isinstance(learner, nn.Module):
+    if isinstance(learner, nn.Module) or not callable(learner):
+        found = "one that is built" if isinstance(learner, nn.Module) else repr(learner)
         raise ValueError(
-            f"The learner to shape is given as a class, such as {type(learner).__name__} or functools.partial of it, "
-            "which is built on the encoder; found one that is built."
+            "The learner to shape is given as a class, such as ProtoNet or functools.partial of it, which is built on "
+            f"the encoder; found {found}."
         )
     options = {"values": values} if values else {}
     cls = getattr(learner, "func", learner)

@@ -160,7 +160,12 @@ class Attention(nn.Module):
 
     def merge(self, x: Tensor) -> Tensor:
         """(…, head, token, width / heads) to (…, token, width), through the output layer."""
-        return self.out(x.transpose(-2, -3).flatten(-2))
+        x = x.transpose(-2, -3)
+        if (
+            torch.compiler.is_exporting()
+        ):  # a converter lays out what attention gives in another way
+            x = x.clone(memory_format=torch.contiguous_format)
+        return self.out(x.flatten(-2))
 
     def keys_values(self, x: Tensor, turn: Turn | None = None) -> tuple[Tensor, Tensor]:
         """Keys and values of tokens, each (…, group, token, width / heads), keys turned where that is given."""

@@ -68,7 +68,7 @@ def piece_counts(names: Tensor, *, longest: int, buckets: int) -> Tensor:
     place = torch.arange(codes.shape[1], device=names.device)
     end = (names >= 0).sum(1, keepdim=True) + 1
     codes = codes.masked_fill(place == end, END).masked_fill(place == 0, START)
-    counts = torch.zeros(len(names), buckets, device=names.device)
+    counts = torch.zeros(names.shape[0], buckets, device=names.device)
     folded = torch.where((codes >= ord("A")) & (codes <= ord("Z")), codes + 32, codes)
     for length in range(1, longest + 1):
         windows = (codes if length == 1 else folded).unfold(1, length, 1)[:, :words] + 1
