@@ -99,7 +99,7 @@ def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser()
     parser.add_argument("--smoke", action="store_true", help="try everything, keep nothing")
-    rounds = 1 if (smoke := parser.parse_args().smoke) else 15
+    rounds = 1 if (smoke := parser.parse_args().smoke) else 25
     waves = Sinusoid().draw(
         "train",
         EpisodeDesign(1, WAVES["shot"], WAVES["queries"]),
