@@ -102,42 +102,47 @@ def test_what_conditioning_costs() -> None:
 def test_five_families() -> None:
     found, said = figures("families"), text("meta-transformer")
     budgets = found["budgets"]
-    assert list(budgets) == ["60", "180", "300"]
-    for name in budgets["300"]["methods"]:
-        tests = [budget["methods"][name]["test"] for budget in budgets.values()]
+    assert list(budgets) == ["60", "180"]
+    one, three = budgets.values()
+    for name in one["methods"]:
+        tests = [budget["methods"][name]["test"] for budget in (one, three)]
+        assert all(len(budget["methods"][name]["test_by_seed"]) == 3 for budget in (one, three))
         cells = [
             f"{each['mean']:.2f} ± {each['ci95']:.2f} | {each['median']:.2f}" for each in tests
         ]
         assert f"| {' | '.join(cells)} |" in said
     exact = found["exact"]
+    assert exact["tasks"] == found["tasks"] == 2000
     assert f"who knows the families has {exact['mean']:.2f} ± {exact['ci95']:.2f}" in said
-    one, three, five = (
-        f"{paired['minus_in_context']:+.2f} ± {paired['ci95']:.2f}"
-        for paired in (budget["paired"]["meta_in_context"] for budget in budgets.values())
+    for name, words in (
+        (
+            "meta_bayesian_linear",
+            "The shaped regression errs by {} (paired) after one minute and {}",
+        ),
+        ("meta_in_context", "shaped, it errs by {} after one minute and {} after three"),
+    ):
+        differences = (
+            f"{budget['paired'][name]['minus_in_context']:+.2f} ± {budget['paired'][name]['ci95']:.2f}"
+            for budget in (one, three)
+        )
+        assert words.format(*differences) in said
+
+    def share(budget: dict[str, Any], name: str, of: str, kind: str = "mean") -> str:
+        each = (budget["methods"][who]["test"][kind] for who in (name, of))
+        return f"{next(each) / next(each):.2f}"
+
+    own, kinds = "meta_bayesian_linear", ("mean", "median")
+    shares = [share(budget, own, "maml", kind) for budget in (one, three) for kind in kinds]
+    assert (
+        f"{shares[0]} of MAML's error after one minute and {shares[2]} after three, by the median task {shares[1]} "
+        f"and {shares[3]}" in said
     )
-    assert f"it errs by {one} (paired) after one minute, {three} after three and {five}" in said
-    shares = {
-        key: {
-            name: [
-                methods[name]["test"][kind] / methods["maml"]["test"][kind]
-                for kind in ("mean", "median")
-            ]
-            for name in methods
-        }
-        for key, methods in ((key, budget["methods"]) for key, budget in budgets.items())
-    }
-    assert f"leave {shares['300']['mmaml'][0]:.2f} of MAML's error after five" in said
-    means, medians = ([each["meta_in_context"][i] for each in shares.values()] for i in (0, 1))
-    assert f"It has {means[0]:.2f} of MAML's error after one minute, {means[1]:.2f} after" in said
-    assert f"and {means[2]:.2f} after five; by the median task {medians[0]:.2f}, " in said
-    assert 0.5 * budgets["180"]["methods"]["maml"]["test"]["mean"] < exact["mean"]
-    assert f"{medians[1]:.2f} and {medians[2]:.2f}. On the tasks" in said
-    above = {name: each["mean"] for name, each in budgets["300"]["above_exact"].items()}
-    assert f"above it by {above['meta_in_context']:.2f}, and MAML by {above['maml']:.2f}" in said
-    diverged = {
-        (key, name): method["test"].get("diverged", 0)
-        for key, budget in budgets.items()
-        for name, method in budget["methods"].items()
-    }
-    assert {each for each, tasks in diverged.items() if tasks} == {("60", "maml"), ("180", "mmaml")}
-    assert set(diverged.values()) == {0, 1}
+    assert f"leaves {share(one, own, 'bayesian_linear')} of what the same regression errs" in said
+    assert f"leave {share(three, 'mmaml', 'maml')} of MAML's error after three minutes" in said
+    diverged = [budget["methods"]["maml"]["test"]["diverged"] for budget in (one, three)]
+    assert f"of MAML {diverged[0]} task after one minute and {diverged[1]} after three" in said
+    for budget in (one, three):
+        for name, method in budget["methods"].items():
+            assert name == "maml" or not method["test"]["diverged"]
+    assert one["methods"][own]["test"]["mean"] <= 0.5 * one["methods"]["maml"]["test"]["mean"]
+    assert one["paired"][own]["minus_in_context"] + one["paired"][own]["ci95"] < 0
