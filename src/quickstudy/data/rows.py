@@ -172,15 +172,28 @@ def row_of(text: str, columns: Sequence[str], categories: Categories | None = No
             "comma itself a quotation mark on both sides."
         ) from None
     cells = [cell.strip() for cell in found]
+    tables, names = ", ".join(sorted(TABLES)), ", ".join(columns)
+    if categories is None and (len(cells) != len(columns) or not all(map(_is_finite, cells))):
+        wanted = "a number" if len(columns) == 1 else f"{len(columns)} numbers with commas between"
+        raise DataError(
+            f"Found the input {text!r}; expected a table ({tables}), or {wanted} ({names}); negative ones go behind "
+            "«--»."
+        )
     if len(cells) != len(columns):
         raise DataError(
-            f"Found {len(cells)} entries in {text!r}; expected a table ({', '.join(sorted(TABLES))}), or the "
-            f"{len(columns)} entries of a row with commas between ({', '.join(columns)})"
-            + ("." if categories is None else "; one that is not known is left empty.")
+            f"Found {len(cells)} entries in {text!r}; expected a table ({tables}), or the {len(columns)} entries of a "
+            f"row with commas between ({names}); one that is not known is left empty."
         )
     record = Record(1, dict(zip(columns, cells, strict=True)))
     coded = categories is not None
     return rows_of(repr(text), [record], columns, coded=coded, categories=categories).x
+
+
+def _is_finite(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
 
 
 def check_table(path: str, columns: str) -> None:
