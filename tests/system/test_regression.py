@@ -226,7 +226,7 @@ def test_inputs_that_cannot_be_answered(runs: Path, here: Path, capsys: Capture)
     assert main(["adapt", str(runs / "sinusoid"), points, "--out", "wave.task"]) == 0
     capsys.readouterr()
     for typed in ("abc", "1,2", "inf", ""):
-        text = refused(capsys, 1, "predict", "wave.task", typed)
+        text = refused(capsys, 2, "predict", "wave.task", typed)
         assert repr(typed) in text
         assert "a number (x)" in text
     other = table("other.csv", "z", "1")

@@ -140,6 +140,7 @@ def asked_rows(
 
     from quickstudy.data.records import TABLES
     from quickstudy.data.rows import read_rows, row_of
+    from quickstudy.data.source import DataError
 
     columns: list[str] = task.inputs[COLUMNS]
     categories = task.inputs.get(CATEGORIES)
@@ -155,7 +156,12 @@ def asked_rows(
                 f"Found {one!r} with --labelled; name a table with the columns {', '.join([*columns, name])}."
             )
         else:
-            x, y, places = row_of(one, columns, categories), None, [one]
+            try:
+                x, y, places = row_of(one, columns, categories), None, [one]
+            except DataError as error:
+                if categories is not None:
+                    raise
+                raise WrongUse(str(error)) from None
         tables.append(x)
         truths += [] if y is None else [y]
         origins += places

@@ -161,9 +161,8 @@ class Attention(nn.Module):
     def merge(self, x: Tensor) -> Tensor:
         """(…, head, token, width / heads) to (…, token, width), through the output layer."""
         x = x.transpose(-2, -3)
-        if (
-            torch.compiler.is_exporting()
-        ):  # a converter lays out what attention gives in another way
+        if torch.compiler.is_exporting():
+            # A converter lays out what attention gives in another way than the tracer.
             x = x.clone(memory_format=torch.contiguous_format)
         return self.out(x.flatten(-2))
 
